@@ -1,0 +1,150 @@
+// The border between TypeScript and the native data path, as plain data types.
+//
+// Rules of this border: absent is `null` (`undefined` means a bug); sizes and
+// offsets are bytes in a JavaScript number (exact up to 2^53); digests, ids and
+// roots are lower-case hex strings; block bytes never cross it. The method lists
+// here and in addon/ have the same names in the same order.
+
+/** Where the blocks of one disk are read from. `nbd` is a libnbd URI. */
+export type BlockSource = { kind: 'raw'; path: string } | { kind: 'nbd'; uri: string }
+
+/**
+ * Which blocks may differ from the base.
+ * `all`: nothing is known, every allocated block is read and compared.
+ * `bitmap`: an NBD metadata context, for example `qemu:dirty-bitmap:NAME` (nbd sources only).
+ * `extents`: flat pairs offset, size in bytes, ascending, not overlapping.
+ */
+export type ChangedBlocks =
+  | { kind: 'all' }
+  | { kind: 'bitmap'; context: string }
+  | { kind: 'extents'; extents: number[] }
+
+/** A disk of an earlier backup in the same repository. `root` is null for a disk without data. */
+export interface StoredDisk {
+  root: string | null
+  size_bytes: number
+}
+
+export interface RepositoryInfo {
+  repository_id: string
+  format_version: number
+  block_size_bytes: number
+  pack_count: number
+  /** Bytes of all pack files. */
+  stored_bytes: number
+  chunk_count: number
+}
+
+/** Counters of one running or finished move, restore or verification; all in bytes unless named otherwise. */
+export interface Progress {
+  /** Size of the disk. */
+  size_bytes: number
+  /** Bytes of the disk before this position are done; equals size_bytes at the end. */
+  position_bytes: number
+  /** Bytes the source reports as allocated (known from the start when it can say). */
+  allocated_bytes: number
+  /** Bytes the changed-block view marks; equals allocated_bytes when nothing is known. */
+  changed_bytes: number
+  /** Bytes read from the source (backup) or from packs, before decoding (restore, verify). */
+  read_bytes: number
+  /** Bytes appended to packs (backup, headers included) or written to the target (restore). */
+  stored_bytes: number
+  /** Blocks whose content was new to the repository (backup), written (restore) or checked (verify). */
+  block_count: number
+}
+
+export interface MovedDisk extends Progress {
+  root: string | null
+  /** Position a checkpoint of the same point let this move continue at; 0 without one. */
+  resumed_at_bytes: number
+}
+
+export interface SessionOptions {
+  /** Pseudonym of the VM, see Repository.vmPseudonym. */
+  vm_pseudonym: string
+  /** Point in time all disks of the session show; checkpoints belong to it. */
+  point_id: string
+  /** Fencing token: an older session of the same VM is fenced, a newer one refuses this one (RUN_FENCED). */
+  incarnation: number
+  number: number
+}
+
+export interface MoveDiskOptions {
+  disk_id: string
+  size_bytes: number
+  source: BlockSource
+  changed: ChangedBlocks
+  /** The same disk in the base backup: same size, else null. Required unless changed is `all`. */
+  base: StoredDisk | null
+  codec: 'lz4' | 'stored'
+  /** Longest time in ms without an answer of the source before SOURCE_STALLED. */
+  stall_timeout_ms: number
+}
+
+export interface CommitOptions {
+  backup_id: string
+  /** Empty for a backup without base. */
+  base_backup_id: string
+  disks: { disk_id: string; root: string | null; size_bytes: number }[]
+  /** Opaque to the native side: the encoded manifest body, at most 16 MiB. */
+  body: Uint8Array
+}
+
+export interface Manifest {
+  backup_id: string
+  vm_pseudonym: string
+  point_id: string
+  base_backup_id: string
+  /** Counts the backups of one VM in this repository from 1. */
+  sequence: number
+  incarnation: number
+  number: number
+  disks: { disk_id: string; root: string | null; size_bytes: number }[]
+  body: Uint8Array
+}
+
+/** What listing found: a manifest, or the path and reason of a file that cannot be trusted. */
+export type ListedManifest =
+  | { kind: 'manifest'; manifest: Manifest }
+  | { kind: 'damaged'; path: string; reason: string; message: string }
+
+/** Where a disk is restored to. `raw` must not exist yet; `nbd` is an export of at least the disk's size that reads as zeroes. */
+export type RestoreTarget = { kind: 'raw'; path: string } | { kind: 'nbd'; uri: string }
+
+/** Work on native threads. progress() never blocks; cancel() makes result reject with CANCELLED. */
+export interface Task<T> {
+  progress(): Progress
+  cancel(): void
+  result: Promise<T>
+}
+
+export interface Session {
+  moveDisk(options: MoveDiskOptions): Task<MovedDisk>
+  /** Waits until every pack is durable, checks every pack it refers to, writes the manifest, renames it into place. */
+  commit(options: CommitOptions): Promise<Manifest>
+  /** Gives up: removes temporary files of this session; durable packs stay. Idempotent. */
+  abort(): Promise<void>
+}
+
+export interface Repository {
+  info(): RepositoryInfo
+  /** Draws the next incarnation by exclusive create. */
+  drawIncarnation(): Promise<number>
+  /** Keyed digest of a VM's identity, 32 hex digits; the same identity gives the same pseudonym in one repository. */
+  vmPseudonym(identity: string): string
+  openSession(options: SessionOptions): Promise<Session>
+  /** Manifests of one VM, or of all with null; ascending by VM and sequence. */
+  listManifests(vmPseudonym: string | null): Promise<ListedManifest[]>
+  restoreDisk(disk: StoredDisk, target: RestoreTarget): Task<Progress>
+  /** Reads every chunk, decodes it, compares its digest, rebuilds and compares the root. */
+  verifyDisk(disk: StoredDisk): Task<Progress>
+  close(): void
+}
+
+export interface Native {
+  createRepository(folder: string): Promise<RepositoryInfo>
+  openRepository(folder: string, readOnly: boolean): Promise<Repository>
+  /** Pid, uid and gid of the process at the other end of a connected unix socket: SO_PEERCRED. */
+  peerOf(socketPath: string): Promise<{ pid: number; uid: number; gid: number }>
+  versions(): { node_api: number; libnbd: string; lz4: string }
+}
