@@ -116,7 +116,11 @@ export interface HypervisorDriver extends AsyncDisposable {
   /** Resolves when the point still shows one instant; else rejects: IMAGE_CHANGED, POINT_BROKEN, POINT_LOST. */
   confirmPoint(pointId: string, signal: AbortSignal): Promise<void>
   /** Removes everything the point created. `committed` keeps its bitmaps, else they go. Idempotent. */
-  releasePoint(pointId: string, outcome: 'committed' | 'dropped', signal: AbortSignal): Promise<void>
+  releasePoint(
+    pointId: string,
+    outcome: 'committed' | 'dropped',
+    signal: AbortSignal,
+  ): Promise<void>
   /** Points that exist on the platform now, by the tags on what they created; the reaper's input. */
   findPoints(signal: AbortSignal): Promise<FoundPoint[]>
 }
