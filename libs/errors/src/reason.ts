@@ -65,6 +65,8 @@ export const codeOf = {
   TARGET_IN_USE: status.FAILED_PRECONDITION,
   TOOL_MISSING: status.FAILED_PRECONDITION,
   ADDRESS_REFUSED: status.FAILED_PRECONDITION,
+  DATABASE_INCOMPATIBLE: status.FAILED_PRECONDITION,
+  DATABASE_BUSY: status.ABORTED,
 } as const satisfies Record<string, status>
 
 /** Why a call or a run failed: a value of blockferry.error.v1.Reason without its prefix. */
