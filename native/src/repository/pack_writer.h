@@ -1,0 +1,71 @@
+// Writes one pack under a temporary name and seals it into place.
+//
+// Used by one thread at a time. After any failure the pack is poisoned: it is never synced again,
+// its records have to be written anew into another pack.
+#ifndef BLOCKFERRY_REPOSITORY_PACK_WRITER_H_
+#define BLOCKFERRY_REPOSITORY_PACK_WRITER_H_
+
+#include <array>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/file.h"
+#include "repository/manifest.h"
+#include "repository/record.h"
+
+namespace blockferry {
+
+using PackId = std::array<std::byte, 16>;
+
+// One line of a pack's table.
+struct PackEntry {
+  Digest name;
+  RecordType type = RecordType::kChunk;
+  Codec codec = Codec::kStored;
+  uint32_t offset = 0;  // Of the record's header in the pack.
+  uint32_t plain_size = 0;
+  uint32_t stored_size = 0;
+};
+
+class PackWriter {
+ public:
+  // Creates the temporary file at `path` and writes the pack's header.
+  static Result<std::unique_ptr<PackWriter>> Create(FileSystem& files, const std::string& path,
+                                                    const RepositoryId& repository,
+                                                    const PackId& id, std::string_view point_id);
+
+  const PackId& id() const { return id_; }
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return size_; }
+  const std::vector<PackEntry>& entries() const { return entries_; }
+  // True when it has reached its size; the next step is Seal.
+  bool full() const;
+  bool Has(RecordType type, const Digest& name) const;
+
+  // Returns the bytes appended.
+  Result<uint64_t> Append(const NewRecord& record);
+
+  // Writes the table, syncs, renames to `final_path` (the name of the repository), syncs that
+  // folder. The pack is durable after it.
+  Status Seal(const std::string& final_folder, const std::string& final_path);
+
+ private:
+  PackWriter(FileSystem& files, std::string path, std::unique_ptr<File> file, const PackId& id);
+  Status Write(Bytes bytes);
+
+  FileSystem& files_;
+  std::string path_;
+  std::unique_ptr<File> file_;
+  PackId id_;
+  uint64_t size_ = 0;
+  std::vector<PackEntry> entries_;
+  std::unordered_map<uint64_t, std::vector<uint32_t>> by_name_;
+  ByteVector buffer_;
+  Status failure_;
+};
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_PACK_WRITER_H_

@@ -1,0 +1,88 @@
+// A repository: a folder of packs and manifests, see docs/repository-format.md.
+//
+// Thread-safe. Sessions and readers must end before the repository does.
+#ifndef BLOCKFERRY_REPOSITORY_REPOSITORY_H_
+#define BLOCKFERRY_REPOSITORY_REPOSITORY_H_
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/file.h"
+#include "repository/block_geometry.h"
+#include "repository/chunk_reader.h"
+#include "repository/manifest.h"
+#include "repository/pack_index.h"
+#include "repository/session.h"
+
+namespace blockferry {
+
+struct RepositoryInfo {
+  RepositoryId repository_id{};
+  uint32_t format_version = 0;
+  uint32_t block_size = 0;
+  uint64_t pack_count = 0;
+  uint64_t stored = 0;  // Bytes of all pack files.
+  uint64_t chunk_count = 0;
+};
+
+// A file of the repository that cannot be trusted; the rest goes on without it.
+struct DamagedFile {
+  std::string path;
+  Status damage;
+};
+
+class Repository : public ChunkReader {
+ public:
+  // Makes a repository in a folder that is missing or empty.
+  static Result<RepositoryInfo> Create(FileSystem& files, const std::string& folder);
+  // REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DAMAGED, or a file's reason.
+  static Result<std::unique_ptr<Repository>> Open(FileSystem& files, const std::string& folder,
+                                                  bool read_only);
+  ~Repository() override;
+
+  RepositoryInfo info();
+  const Naming& naming() const { return naming_; }
+  // Packs whose table cannot be read: their chunks count as lacking.
+  std::vector<DamagedFile> damaged_packs();
+
+  // The next incarnation, by exclusive create: no two callers get the same one.
+  Result<uint64_t> DrawIncarnation();
+
+  Result<std::unique_ptr<Session>> OpenSession(const SessionOptions& options);
+
+  // Manifests of one VM, or of all; ascending by VM and sequence.
+  Result<std::vector<ListedManifest>> ListManifests(const std::optional<std::string>& vm_pseudonym);
+
+  // Takes notice of packs that other processes added or removed. Call it before a restore or a
+  // verification; a session does it when it opens.
+  Status Refresh();
+
+  // Is the chunk in a durable pack, and not known to be damaged?
+  bool Has(const Digest& name);
+
+  Status ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) override;
+  Result<size_t> ReadNode(const Digest& name, MutableBytes buffer) override;
+
+ private:
+  friend class Session;
+  Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
+             const Digest& naming_key);
+  Result<size_t> ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
+                            uint64_t* stored_size);
+  std::string Path(std::string_view inside) const;
+
+  FileSystem& files_;
+  std::string folder_;
+  bool read_only_;
+  RepositoryId id_;
+  Naming naming_;
+  PackIndex index_;
+};
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_REPOSITORY_H_

@@ -1,0 +1,104 @@
+// One run of one VM that writes a backup: it fences older runs of the same VM, fills packs, and
+// commits by one rename.
+//
+// Lifecycle: Repository::OpenSession → OpenDisk for each disk, filled by DiskWriter → Commit, or
+// Abort; the destructor aborts what was not committed. Thread-safe; disks may be written at once.
+#ifndef BLOCKFERRY_REPOSITORY_SESSION_H_
+#define BLOCKFERRY_REPOSITORY_SESSION_H_
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "core/file.h"
+#include "repository/disk_writer.h"
+#include "repository/manifest.h"
+#include "repository/pack_writer.h"
+
+namespace blockferry {
+
+class Repository;
+
+struct SessionOptions {
+  std::string vm_pseudonym;
+  std::string point_id;
+  FencingToken token;
+};
+
+struct CommitOptions {
+  std::string backup_id;
+  std::string base_backup_id;  // Empty without base.
+  std::vector<ManifestDisk> disks;
+  ByteVector body;
+};
+
+class Session {
+ public:
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  Repository& repository() { return *repository_; }
+
+  // `base_root` is the root of the same disk in the base backup, if DiskWriter::Keep will be used
+  // with it. Continues at the checkpoint of the same point, disk, size and base, if there is one.
+  // The session outlives the writer.
+  Result<std::unique_ptr<DiskWriter>> OpenDisk(const std::string& disk_id, uint64_t size,
+                                               const std::optional<Digest>& base_root);
+
+  // Is the chunk in a durable pack, or in a pack that the commit of this session waits for?
+  bool Has(const Digest& name);
+
+  // Everything durable, then the manifest by one rename. When a backup of this point id is there
+  // already, that one is returned: asking again after a lost answer is safe. RUN_FENCED when a
+  // newer session of the VM took over; BASE_MISSING when the base is not in the repository any
+  // more; CHUNK_MISSING when a pack that this session refers to vanished.
+  Result<Manifest> Commit(const CommitOptions& options);
+
+  // Removes the files of this session; durable packs and checkpoints stay. Idempotent.
+  Status Abort();
+
+ private:
+  friend class DiskWriter;
+  friend class Repository;
+
+  struct Put {
+    uint64_t ordinal = 0;      // Which of this session's packs holds it; 0: a durable pack.
+    uint64_t stored_size = 0;  // Bytes appended; 0 when it was present.
+  };
+
+  Session(Repository* repository, SessionOptions options);
+  Status Open();
+  Status Fence();
+  Status RemoveLeftovers();
+  Result<Put> PutRecord(const NewRecord& record);
+  Result<std::optional<Put>> PutPresent(const Digest& name, RecordType type);
+  Status SealPack();
+  Status SaveCheckpoint(const std::string& disk_id, Bytes state);
+  std::string CheckpointPath(const std::string& disk_id) const;
+  Result<std::optional<Manifest>> FindCommitted();
+  Status CheckReferences(const CommitOptions& options);
+  Status WriteManifest(const Manifest& manifest);
+  void RemoveSessionFiles(bool committed);
+
+  Repository* repository_;
+  SessionOptions options_;
+  std::string folder_;
+  std::string candidate_path_;
+  std::unique_ptr<File> candidate_;
+
+  std::mutex mutex_;
+  // The packs of this session count from 1; pack i is durable when i <= sealed_count_.
+  std::unique_ptr<PackWriter> pack_;
+  uint64_t sealed_count_ = 0;
+  std::unordered_set<uint32_t> referenced_packs_;
+  Status failure_;  // The first failed write: the session can only be aborted after it.
+  bool ended_ = false;
+};
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_SESSION_H_
