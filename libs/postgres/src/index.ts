@@ -1,0 +1,5 @@
+export { isUniqueViolation } from './failure.ts'
+export { type LaunchOptions, launchPostgres, type RunningPostgres } from './launch.ts'
+export { migrate } from './migrate.ts'
+export { openPool, type Pool, type PoolOptions, type Rows, type Session } from './pool.ts'
+export { type Isolation, type TransactionOptions, transaction } from './transaction.ts'
