@@ -1,0 +1,22 @@
+#ifndef BLOCKFERRY_COMPRESS_LZ4_CODEC_H_
+#define BLOCKFERRY_COMPRESS_LZ4_CODEC_H_
+
+#include "compress/codec.h"
+
+namespace blockferry {
+
+// LZ4's block format without a frame; the record around it has the sizes. A block that
+// does not shrink by at least 1/32 is stored, so that reading it back costs nothing.
+class Lz4Codec final : public Codec {
+ public:
+  EncodedBlock Encode(Bytes plain) override;
+
+ private:
+  ByteVector buffer_;
+};
+
+Status DecodeLz4(Bytes encoded, MutableBytes plain);
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_COMPRESS_LZ4_CODEC_H_

@@ -1,0 +1,17 @@
+#include "compress/stored_codec.h"
+
+#include <algorithm>
+
+namespace blockferry {
+
+Status DecodeStored(Bytes encoded, MutableBytes plain) {
+  if (encoded.size() != plain.size()) {
+    return Status(reason::kBlockCorrupt, "decode a stored block: it has " +
+                                             std::to_string(encoded.size()) + " of " +
+                                             std::to_string(plain.size()) + " bytes");
+  }
+  std::copy(encoded.begin(), encoded.end(), plain.begin());
+  return Status();
+}
+
+}  // namespace blockferry
