@@ -1,25 +1,25 @@
 #include "compress/codec.h"
 
-#include "compress/lz4_codec.h"
-#include "compress/stored_codec.h"
+#include "compress/lz4_encoder.h"
+#include "compress/stored_encoder.h"
 
 namespace blockferry {
 
-std::unique_ptr<Codec> NewCodec(CodecId id) {
-  if (id == CodecId::kLz4) return std::make_unique<Lz4Codec>();
-  return std::make_unique<StoredCodec>();
+std::unique_ptr<Encoder> NewEncoder(Codec codec) {
+  if (codec == Codec::kLz4) return std::make_unique<Lz4Encoder>();
+  return std::make_unique<StoredEncoder>();
 }
 
-Status Decode(CodecId id, Bytes encoded, MutableBytes plain) {
-  switch (id) {
-    case CodecId::kStored:
+Status Decode(Codec codec, Bytes encoded, MutableBytes plain) {
+  switch (codec) {
+    case Codec::kStored:
       return DecodeStored(encoded, plain);
-    case CodecId::kLz4:
+    case Codec::kLz4:
       return DecodeLz4(encoded, plain);
   }
   return Status(reason::kBlockCorrupt,
-                "decode a block: codec " + std::to_string(static_cast<int>(id)) + " is unknown",
-                {{"codec", std::to_string(static_cast<int>(id))}});
+                "decode a block: codec " + std::to_string(static_cast<int>(codec)) + " is unknown",
+                {{"codec", std::to_string(static_cast<int>(codec))}});
 }
 
 }  // namespace blockferry

@@ -1,7 +1,7 @@
 // The third stage: gives back the smaller of encoded and stored.
 //
-// A codec is asked for one block at a time and may keep a buffer between blocks, so one
-// thread uses one codec. Decoding needs no state and never writes past the plain size
+// An encoder is asked for one block at a time and may keep a buffer between blocks, so
+// one thread uses one encoder. Decoding needs no state and never writes past the plain size
 // that the record promises.
 #ifndef BLOCKFERRY_COMPRESS_CODEC_H_
 #define BLOCKFERRY_COMPRESS_CODEC_H_
@@ -10,29 +10,27 @@
 #include <memory>
 
 #include "core/bytes.h"
+#include "core/codec.h"
 #include "core/status.h"
 
 namespace blockferry {
 
-// The numbers are part of the repository's format: never changed, never reused.
-enum class CodecId : uint8_t { kStored = 0, kLz4 = 1 };
-
 struct EncodedBlock {
-  CodecId codec = CodecId::kStored;
-  // Valid until the next call of the codec, or as long as the plain bytes when stored.
+  Codec codec = Codec::kStored;
+  // Valid until the next call of the encoder, or as long as the plain bytes when stored.
   Bytes bytes;
 };
 
-class Codec {
+class Encoder {
  public:
-  virtual ~Codec() = default;
+  virtual ~Encoder() = default;
   virtual EncodedBlock Encode(Bytes plain) = 0;
 };
 
-std::unique_ptr<Codec> NewCodec(CodecId id);
+std::unique_ptr<Encoder> NewEncoder(Codec codec);
 
 // Decodes into exactly `plain.size()` bytes; BLOCK_CORRUPT for anything else.
-Status Decode(CodecId id, Bytes encoded, MutableBytes plain);
+Status Decode(Codec codec, Bytes encoded, MutableBytes plain);
 
 }  // namespace blockferry
 

@@ -5,15 +5,13 @@
 #include <cstdint>
 
 #include "core/blake3.h"
+#include "core/codec.h"
 #include "core/status.h"
 
 namespace blockferry {
 
 // Values on disk. 3 to 5 are reserved for patches, lists of pieces and page fingerprints.
 enum class RecordType : uint8_t { kChunk = 1, kMapNode = 2 };
-
-// Values on disk. 2 is reserved for zstd.
-enum class Codec : uint8_t { kStored = 0, kLz4 = 1 };
 
 // A record that is about to be stored. `stored` is what `codec` made of the plain bytes;
 // REQUIRES: stored.size() <= plain_size, and equal to it exactly for kStored.

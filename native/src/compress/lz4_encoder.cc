@@ -1,10 +1,10 @@
-#include "compress/lz4_codec.h"
+#include "compress/lz4_encoder.h"
 
 #include <lz4.h>
 
 namespace blockferry {
 
-EncodedBlock Lz4Codec::Encode(Bytes plain) {
+EncodedBlock Lz4Encoder::Encode(Bytes plain) {
   const size_t worth_bytes = plain.size() - plain.size() / 32;
   // LZ4 gives up as soon as the block does not fit, which is cheaper than encoding it all.
   if (buffer_.size() < worth_bytes) buffer_.resize(worth_bytes);
@@ -12,8 +12,8 @@ EncodedBlock Lz4Codec::Encode(Bytes plain) {
       LZ4_compress_default(reinterpret_cast<const char*>(plain.data()),
                            reinterpret_cast<char*>(buffer_.data()),
                            static_cast<int>(plain.size()), static_cast<int>(worth_bytes));
-  if (size <= 0 || plain.size() < 32) return {CodecId::kStored, plain};
-  return {CodecId::kLz4, Bytes(buffer_).first(static_cast<size_t>(size))};
+  if (size <= 0 || plain.size() < 32) return {Codec::kStored, plain};
+  return {Codec::kLz4, Bytes(buffer_).first(static_cast<size_t>(size))};
 }
 
 Status DecodeLz4(Bytes encoded, MutableBytes plain) {

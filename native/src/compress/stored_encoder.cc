@@ -1,4 +1,4 @@
-#include "compress/stored_codec.h"
+#include "compress/stored_encoder.h"
 
 #include <algorithm>
 

@@ -1,0 +1,14 @@
+// How the bytes of a stored block are encoded. Values on disk: never changed, never reused;
+// 2 is reserved for zstd.
+#ifndef BLOCKFERRY_CORE_CODEC_H_
+#define BLOCKFERRY_CORE_CODEC_H_
+
+#include <cstdint>
+
+namespace blockferry {
+
+enum class Codec : uint8_t { kStored = 0, kLz4 = 1 };
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_CORE_CODEC_H_
