@@ -12,7 +12,7 @@ export function formatBytes(bytes: number | bigint): string {
   return `${value.toFixed(digits)} ${byteUnits[unit]}`
 }
 
-/** `850` → `0.9 s`, `75_000` → `1 min 15 s`, `7_500_000` → `2 h 05 min`. */
+/** `850` → `850 ms`, `75_000` → `1 min 15 s`, `7_500_000` → `2 h 05 min`. */
 export function formatDuration(ms: number): string {
   if (ms < 1000) return `${Math.round(ms)} ms`
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`

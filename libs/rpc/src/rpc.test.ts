@@ -1,0 +1,115 @@
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { newLog, sleep } from '@blockferry/core'
+import { BackupError } from '@blockferry/errors'
+import { catalog } from '@blockferry/proto'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { connect, type Handlers, pageOf, serve } from './index.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'blockferry-rpc-'))
+const address = `unix:${folder}/catalog.sock`
+const log = newLog('test', 'silent')
+let service: AsyncDisposable
+let cancelledCalls = 0
+
+const notOffered = async () => {
+  throw new TypeError('secret of the inside')
+}
+const handlers = {
+  getRepository: async ({ name }) => {
+    throw new BackupError('NOT_FOUND', `read ${name}: there is none`, { name })
+  },
+  getBackup: async (_, { signal }) => {
+    await sleep(60_000, signal).catch(() => {
+      cancelledCalls++
+    })
+    return { backup: undefined }
+  },
+  deleteRepository: async () => ({}),
+  createRepository: notOffered,
+  listRepositories: notOffered,
+  recordBackup: notOffered,
+  listBackups: notOffered,
+  listProtectedVms: notOffered,
+  rebuildCatalog: notOffered,
+} satisfies Handlers<catalog.CatalogServiceServer>
+
+beforeEach(async () => {
+  service = await serve<catalog.CatalogServiceServer>({
+    address,
+    name: 'blockferry.catalog.v1.CatalogService',
+    definition: catalog.CatalogServiceService,
+    handlers,
+    log,
+  })
+})
+afterEach(async () => {
+  await service[Symbol.asyncDispose]()
+  if (existsSync(folder)) rmSync(folder, { recursive: true })
+})
+
+const client = () =>
+  connect<catalog.CatalogServiceServer>('catalog', catalog.CatalogServiceService, address)
+
+describe('serve and connect', () => {
+  it('carries reason and metadata of a failure across', async () => {
+    using calls = client()
+    const failure = await calls.getRepository({ name: 'repositories/x' }).catch((thrown) => thrown)
+    expect(failure).toBeInstanceOf(BackupError)
+    expect(failure.reason).toBe('NOT_FOUND')
+    expect(failure.message).toBe('read repositories/x: there is none')
+    expect(failure.metadata).toEqual({ name: 'repositories/x' })
+  })
+
+  it('tells nothing of a defect', async () => {
+    using calls = client()
+    const failure = await calls
+      .listRepositories({ pageSize: 0, pageToken: '' })
+      .catch((thrown) => thrown)
+    expect(failure.reason).toBe('INTERNAL')
+    expect(failure.message).not.toContain('secret')
+  })
+
+  it('aborts the handler when the deadline passes', async () => {
+    using calls = client()
+    const failure = await calls.getBackup({ name: 'x' }, { deadlineMs: 100 }).catch((e) => e)
+    expect(failure.reason).toBe('DEADLINE_EXCEEDED')
+    while (cancelledCalls === 0) await sleep(10)
+  })
+
+  it('names the service that does not run', async () => {
+    using calls = connect<catalog.CatalogServiceServer>(
+      'catalog',
+      catalog.CatalogServiceService,
+      `unix:${folder}/nobody.sock`,
+    )
+    const failure = await calls.deleteRepository({ name: 'x' }).catch((thrown) => thrown)
+    expect(failure.reason).toBe('SERVICE_UNREACHABLE')
+    expect(failure.message).toContain('catalog')
+  })
+
+  it('lets only this user connect', () => {
+    expect(statSync(`${folder}/catalog.sock`).mode & 0o777).toBe(0o600)
+  })
+
+  it('refuses any address that is not local', async () => {
+    for (const open of ['0.0.0.0:7000', '192.168.1.4:7000', '[::]:7000', 'unix:relative']) {
+      const started = serve<catalog.CatalogServiceServer>({
+        address: open,
+        name: 'x',
+        definition: catalog.CatalogServiceService,
+        handlers,
+        log,
+      })
+      await expect(started, open).rejects.toBeInstanceOf(BackupError)
+    }
+  })
+})
+
+describe('pageOf', () => {
+  it('refuses a token that no listing gave', () => {
+    expect(() => pageOf({ pageSize: 0, pageToken: 'x; drop table' })).toThrow(BackupError)
+    expect(pageOf({ pageSize: 5000, pageToken: '40' })).toEqual({ size: 1000, offset: 40 })
+  })
+})
