@@ -67,6 +67,7 @@ export const codeOf = {
   ADDRESS_REFUSED: status.FAILED_PRECONDITION,
   DATABASE_INCOMPATIBLE: status.FAILED_PRECONDITION,
   DATABASE_BUSY: status.ABORTED,
+  HOOK_FAILED: status.ABORTED,
 } as const satisfies Record<string, status>
 
 /** Why a call or a run failed: a value of blockferry.error.v1.Reason without its prefix. */
