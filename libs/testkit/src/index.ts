@@ -1,1 +1,4 @@
 export * from './guest.ts'
+export * from './gate.ts'
+export * from './images.ts'
+export * from './stand.ts'
