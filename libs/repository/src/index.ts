@@ -1,0 +1,1 @@
+export { backupFromManifest, decodeManifestBody, encodeManifestBody } from './manifest_body.ts'
