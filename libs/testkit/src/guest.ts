@@ -68,6 +68,7 @@ export class Guest implements AsyncDisposable {
   readonly exited: Promise<void>
   readonly bootMs: number
   #shell: GuestShell
+  #child: ChildProcess
   #running = true
 
   private constructor(folder: string, child: ChildProcess, shell: GuestShell, bootMs: number) {
@@ -75,6 +76,7 @@ export class Guest implements AsyncDisposable {
     this.pid = child.pid as number
     this.bootMs = bootMs
     this.#shell = shell
+    this.#child = child
     this.exited = exitOf(child).then(() => {
       this.#running = false
       shell.close()
@@ -146,6 +148,7 @@ export class Guest implements AsyncDisposable {
 
   /** Like pulling the plug. */
   async kill(): Promise<void> {
+    this.#child.ref()
     if (this.#running) process.kill(this.pid, 'SIGKILL')
     await this.exited
   }

@@ -1,0 +1,66 @@
+// The QEMU processes of this host, found in /proc: which one serves a monitor, its
+// command line for a restore, and its start time, which tells it from a successor.
+import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
+import { basename, resolve } from 'node:path'
+
+export interface QemuProcess {
+  pid: number
+  /** Clock ticks from the host's boot to the start of the process. */
+  startTicks: string
+  commandLine: string[]
+  cwd: string
+}
+
+/** All processes whose program is a QEMU system emulator; others' are left out. */
+export async function qemuProcesses(): Promise<QemuProcess[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)
+  const found = await Promise.all(pids.map(readQemuProcess))
+  return found.filter((process) => process !== null)
+}
+
+async function readQemuProcess(pid: number): Promise<QemuProcess | null> {
+  try {
+    const commandLine = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0').slice(0, -1)
+    if (!/^(qemu-system-|qemu-kvm|kvm$)/.test(basename(commandLine[0] ?? ''))) return null
+    const startTicks = await startTicksOf(pid)
+    const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '/')
+    return startTicks === null ? null : { pid, startTicks, commandLine, cwd }
+  } catch {
+    return null // It ended while it was looked at.
+  }
+}
+
+/** Null when there is no such process or it is dead and waits for its parent. */
+export async function startTicksOf(pid: number): Promise<string | null> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null)
+  if (stat === null) return null
+  // The program's name in parentheses may hold spaces; the fields count from its end.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' ? null : (fields[19] ?? null)
+}
+
+/** The process whose command line opens `socketPath` as a unix socket. */
+export async function processOfSocket(
+  processes: QemuProcess[],
+  socketPath: string,
+): Promise<QemuProcess | null> {
+  const wanted = await realpath(socketPath).catch(() => socketPath)
+  for (const process of processes) {
+    for (const path of socketPathsOf(process)) {
+      if ((await realpath(path).catch(() => path)) === wanted) return process
+    }
+  }
+  return null
+}
+
+const socketPathsOf = (process: QemuProcess): string[] =>
+  process.commandLine
+    .map((argument) => /(?:^unix:|^socket,(?:.*,)?path=)([^,]+)/.exec(argument)?.[1])
+    .filter((path) => path !== undefined)
+    .map((path) => resolve(process.cwd, path))
+
+/** The value of an option such as -uuid, or null. */
+export function optionOf(process: QemuProcess, option: string): string | null {
+  const index = process.commandLine.findIndex((argument) => argument.replace('--', '-') === option)
+  return index < 0 ? null : (process.commandLine[index + 1] ?? null)
+}
