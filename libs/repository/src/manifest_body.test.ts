@@ -40,7 +40,13 @@ const backup = proto.Backup.create({
     { disk: 'vda', sizeBytes: 512n },
   ],
   uncoveredDisks: [
-    { disk: 'cd', location: '/iso', sizeBytes: 1n, reason: 'DISK_FORMAT_UNSUPPORTED', message: 'x' },
+    {
+      disk: 'cd',
+      location: '/iso',
+      sizeBytes: 1n,
+      reason: 'DISK_FORMAT_UNSUPPORTED',
+      message: 'x',
+    },
   ],
   decisions: [{ decision: 'CHANGED_BLOCKS_USED', disk: 'vda', message: oddName }],
   driver: 'qemu',
