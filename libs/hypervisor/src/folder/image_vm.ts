@@ -1,0 +1,211 @@
+// A VM made of image files, before any point: which images, how they would be read,
+// and what speaks against it. Made from a folder's inventory or from paths that a user names.
+import { basename, relative, resolve, sep } from 'node:path'
+import { BackupError } from '@blockferry/errors'
+import type { UncoveredDisk, Vm, VmDisk } from '../driver.ts'
+import { type ImageProbe, probeImage, type ReadableFormat } from './image_probe.ts'
+import type { Hook } from './vm_file.ts'
+
+export interface ImageDisk {
+  id: string
+  path: string
+  format: ReadableFormat
+  sizeBytes: number
+  /** Files below a qcow2 overlay, nearest first. */
+  backingPaths: string[]
+}
+
+export interface ImageVm {
+  identity: string
+  name: string
+  disks: ImageDisk[]
+  uncovered: UncoveredDisk[]
+  refused: Vm['refused']
+  stop: Hook | null
+  start: Hook | null
+}
+
+/** One image that shall be a disk. */
+export interface ImageWanted {
+  path: string
+  id: string
+  /** What the user says it is, or null. */
+  format: string | null
+}
+
+/** An image as a disk, as an uncovered disk, or as the reason why the VM is refused. */
+export type ImageFinding =
+  | { kind: 'disk'; disk: ImageDisk }
+  | { kind: 'uncovered'; uncovered: UncoveredDisk }
+  | { kind: 'refused'; reason: string; message: string }
+
+const backingDepthMax = 64
+
+/**
+ * Looks at one image. Backing files are followed only inside `root` (null: the folder of the image's
+ * own overlay chain is not bounded): whoever writes an image could else name any file of the host.
+ */
+export async function findImage(wanted: ImageWanted, root: string | null): Promise<ImageFinding> {
+  const probe = await tryProbe(wanted.path)
+  if ('failure' in probe) return failed(wanted, probe.failure)
+  const wrong = contradiction(wanted, probe)
+  if (wrong) return { kind: 'refused', reason: 'IMAGE_FORMAT_WRONG', message: wrong }
+  if (probe.kind === 'damaged') {
+    return {
+      kind: 'refused',
+      reason: 'IMAGE_DAMAGED',
+      message: `disk ${wanted.id}: image ${wanted.path}: ${probe.problem}; restore it from a backup`,
+    }
+  }
+  if (probe.kind === 'unsupported') return unsupported(wanted, probe.problem)
+  const chain = await followBacking(wanted, probe, root)
+  if (chain.kind !== 'chain') return chain
+  const { format, sizeBytes } = probe
+  const { id, path } = wanted
+  return { kind: 'disk', disk: { id, path, format, sizeBytes, backingPaths: chain.paths } }
+}
+
+/** Puts findings together; two disks of one id refuse the VM. */
+export function imageVm(
+  about: Pick<ImageVm, 'identity' | 'name' | 'stop' | 'start'>,
+  findings: ImageFinding[],
+): ImageVm {
+  const vm: ImageVm = { ...about, disks: [], uncovered: [], refused: null }
+  const ids = new Set<string>()
+  for (const finding of findings) {
+    if (finding.kind === 'refused')
+      vm.refused ??= { reason: finding.reason, message: finding.message }
+    else if (finding.kind === 'uncovered') vm.uncovered.push(finding.uncovered)
+    else {
+      if (ids.has(finding.disk.id)) {
+        vm.refused ??= {
+          reason: 'DISK_ID_DUPLICATE',
+          message: `two disks of VM ${about.name} have the id ${finding.disk.id}; give each its own`,
+        }
+      }
+      ids.add(finding.disk.id)
+      vm.disks.push(finding.disk)
+    }
+  }
+  return vm
+}
+
+/** A machine that is off, made of images that a user names. Errors: ARGUMENT_INVALID. */
+export async function imageVmOfPaths(identity: string, paths: string[]): Promise<ImageVm> {
+  const findings: ImageFinding[] = []
+  for (const path of paths) {
+    if (resolve(path) !== path) {
+      throw new BackupError('ARGUMENT_INVALID', `images "${path}": give an absolute path`, {
+        field: 'images',
+        value: path,
+      })
+    }
+    const finding = await findImage({ path, id: basename(path), format: null }, null)
+    if (finding.kind === 'uncovered') {
+      throw new BackupError('DISK_FORMAT_UNSUPPORTED', finding.uncovered.message, { path })
+    }
+    findings.push(finding)
+  }
+  return imageVm({ identity, name: identity, stop: null, start: null }, findings)
+}
+
+export const toVm = (vm: ImageVm): Vm => ({
+  identity: vm.identity,
+  name: vm.name,
+  state: 'off',
+  disks: vm.disks.map(toVmDisk),
+  uncovered: vm.uncovered,
+  refused: vm.refused,
+  config: {
+    driver: 'folder',
+    commandLine: [],
+    diskFiles: Object.fromEntries(vm.disks.map((disk) => [disk.id, disk.path])),
+  },
+})
+
+const toVmDisk = ({ id, format, sizeBytes, path }: ImageDisk): VmDisk => ({
+  id,
+  format,
+  sizeBytes,
+  location: path,
+})
+
+async function followBacking(
+  wanted: ImageWanted,
+  top: ImageProbe,
+  root: string | null,
+): Promise<{ kind: 'chain'; paths: string[] } | ImageFinding> {
+  const paths: string[] = []
+  let probe = top
+  let above = wanted.path
+  while (probe.kind === 'readable' && probe.backing) {
+    const { path, format } = probe.backing
+    if (root !== null && !isInside(path, root)) {
+      return unsupported(wanted, `backing file ${path} outside of the host's folder`)
+    }
+    if (paths.includes(path) || path === wanted.path || paths.length >= backingDepthMax) {
+      return unsupported(wanted, `backing files in a circle or deeper than ${backingDepthMax}`)
+    }
+    const next = await tryProbe(path)
+    if ('failure' in next) {
+      const reason = next.failure === 'ENOENT' ? 'IMAGE_MISSING' : 'HOST_DENIED'
+      const message = `disk ${wanted.id}: open ${path}, backing file of ${above}: ${next.failure}; bring it back or rebase the overlay`
+      return { kind: 'refused', reason, message }
+    }
+    // The format that the overlay names holds, as in QEMU: "raw" reads even a qcow2 as plain bytes.
+    const asRaw = format === 'raw'
+    if (next.kind !== 'readable' && !asRaw) {
+      return unsupported(wanted, `backing file ${path} with ${next.problem}`)
+    }
+    paths.push(path)
+    above = path
+    if (asRaw) break
+    probe = next
+  }
+  return { kind: 'chain', paths }
+}
+
+function contradiction({ id, path, format }: ImageWanted, probe: ImageProbe): string | null {
+  const found = probe.kind === 'damaged' ? 'qcow2' : probe.format
+  if (format === null || format === found) return null
+  return `disk ${id}: image ${path} is ${found}, not ${format}; correct "format"`
+}
+
+function failed(wanted: ImageWanted, failure: string): ImageFinding {
+  const { id, path } = wanted
+  if (failure === 'ENOENT') {
+    const message = `disk ${id}: image ${path} does not exist; correct the path or bring it back`
+    return { kind: 'refused', reason: 'IMAGE_MISSING', message }
+  }
+  const message = `disk ${id}: open image ${path}: ${failure}; let this user read it`
+  return {
+    kind: 'uncovered',
+    uncovered: { id, location: path, sizeBytes: 0, reason: 'HOST_DENIED', message },
+  }
+}
+
+function unsupported({ id, path }: ImageWanted, problem: string): ImageFinding {
+  return {
+    kind: 'uncovered',
+    uncovered: {
+      id,
+      location: path,
+      sizeBytes: 0,
+      reason: 'DISK_FORMAT_UNSUPPORTED',
+      message: `disk ${id}: image ${path}: ${problem} cannot be read by this version; convert it to qcow2`,
+    },
+  }
+}
+
+async function tryProbe(path: string): Promise<ImageProbe | { failure: string }> {
+  try {
+    return await probeImage(path)
+  } catch (thrown) {
+    return { failure: (thrown as NodeJS.ErrnoException).code ?? 'unreadable' }
+  }
+}
+
+function isInside(path: string, root: string): boolean {
+  const from = relative(root, path)
+  return from !== '' && from !== '..' && !from.startsWith(`..${sep}`)
+}

@@ -1,0 +1,305 @@
+// QEMU's storage daemon, run as a child of ours: it takes QEMU's own locks on the
+// images, understands their formats and shows them over NBD on a unix socket.
+//
+// It ends with us even when we are killed: the kernel sends it SIGTERM when its
+// parent dies (setpriv --pdeathsig), upon which it closes its images and saves their
+// bitmaps. Its sockets lie in a folder named `bf-<tag>-<point id>`, which is part of its
+// command line, so that a later process of ours recognizes what an earlier one started.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { after, monotonicMs, sleep } from '@blockferry/core'
+import { argumentInvalid, BackupError } from '@blockferry/errors'
+import { Qmp } from './qmp.ts'
+
+export interface StorageDaemonOptions {
+  /** Folder that sockets are made in; short, since a unix socket's path ends at 107 bytes. */
+  runFolder: string
+  /** Installation that the daemon belongs to, 6 hex digits. */
+  tag: string
+  pointId: string
+  signal?: AbortSignal
+}
+
+export interface ImageNode {
+  /** Unique in the daemon, at most 31 characters of `[A-Za-z0-9_]`. */
+  nodeName: string
+  path: string
+  format: 'raw' | 'qcow2'
+  writable: boolean
+}
+
+const startMs = 10_000
+const openMs = 30_000
+// Saving the bitmaps of many large disks takes seconds on slow storage; killing earlier loses them.
+const quitMs = 60_000
+const termMs = 5_000
+// Address space, not memory in use; an idle daemon reserves 0.6 GiB, each qcow2 caches 32 MiB at most.
+const addressSpaceBytes = 8 * 2 ** 30
+const connectionsMax = 16
+const stderrKept = 4_096
+const socketPathMax = 107
+
+export class StorageDaemon implements AsyncDisposable {
+  readonly folder: string
+  readonly qmp: Qmp
+  #child: ChildProcess
+  #exited: Promise<void>
+  #nbdStarted = false
+  #closing: Promise<void> | null = null
+
+  private constructor(folder: string, qmp: Qmp, child: ChildProcess, exited: Promise<void>) {
+    this.folder = folder
+    this.qmp = qmp
+    this.#child = child
+    this.#exited = exited
+  }
+
+  /** Errors: TOOL_MISSING, ARGUMENT_INVALID, HOST_UNREACHABLE. */
+  static async start(options: StorageDaemonOptions): Promise<StorageDaemon> {
+    options.signal?.throwIfAborted()
+    const folder = daemonFolder(options.runFolder, options.tag, options.pointId)
+    const monitor = join(folder, 'qmp.sock')
+    if (Buffer.byteLength(monitor) > socketPathMax) {
+      throw argumentInvalid(
+        'run folder',
+        options.runFolder,
+        'too long for a socket; choose another',
+      )
+    }
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    const child = spawnDaemon(monitor)
+    const exited = new Promise<void>((resolve) => {
+      child.once('exit', () => resolve())
+      child.once('error', () => resolve())
+    })
+    try {
+      const qmp = await connectWhenUp(child, monitor, options.signal)
+      return new StorageDaemon(folder, qmp, child, exited)
+    } catch (thrown) {
+      child.kill('SIGKILL')
+      await exited
+      await rm(folder, { recursive: true, force: true })
+      throw thrown
+    }
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0
+  }
+
+  get alive(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null
+  }
+
+  /** Opens the image and holds QEMU's lock on it. Errors: QmpRefusal with QEMU's words. */
+  async openImage(image: ImageNode): Promise<void> {
+    const readOnly = !image.writable
+    await this.#add({
+      driver: 'file',
+      'node-name': `${image.nodeName}_file`,
+      filename: image.path,
+      'read-only': readOnly,
+      ...(image.writable ? { discard: 'unmap' } : {}),
+    })
+    await this.#add({
+      driver: image.format,
+      'node-name': image.nodeName,
+      file: `${image.nodeName}_file`,
+      'read-only': readOnly,
+      ...(image.writable ? { discard: 'unmap' } : {}),
+    })
+  }
+
+  /**
+   * Keeps every program that respects QEMU's locks from writing to the file, without
+   * interpreting it. A raw node that nobody reads takes no lock by itself; blkdebug, told which
+   * permissions to take and which to refuse to others, does.
+   */
+  async lockFile(nodeName: string, path: string): Promise<void> {
+    await this.#add({
+      driver: 'file',
+      'node-name': `${nodeName}_file`,
+      filename: path,
+      'read-only': true,
+    })
+    await this.#add({
+      driver: 'blkdebug',
+      'node-name': nodeName,
+      image: `${nodeName}_file`,
+      'read-only': true,
+      'take-child-perms': ['consistent-read'],
+      'unshare-child-perms': ['write', 'resize'],
+    })
+  }
+
+  /** Shows a node read-only; answers its libnbd URI. `bitmaps` become metadata contexts. */
+  async exportNbd(
+    nodeName: string,
+    exportName: string,
+    bitmaps: { node: string; name: string }[] = [],
+  ): Promise<string> {
+    const socket = join(this.folder, 'nbd.sock')
+    if (!this.#nbdStarted) {
+      await this.qmp.execute('nbd-server-start', {
+        addr: { type: 'unix', data: { path: socket } },
+        'max-connections': connectionsMax,
+      })
+      this.#nbdStarted = true
+    }
+    await this.qmp.execute('block-export-add', {
+      id: `ex_${exportName}`,
+      type: 'nbd',
+      'node-name': nodeName,
+      name: exportName,
+      writable: false,
+      ...(bitmaps.length > 0 ? { bitmaps } : {}),
+    })
+    return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${encodeURI(socket)}`
+  }
+
+  /** Ends the daemon in order, so that it saves its bitmaps, and waits for it. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #add(node: Record<string, unknown>): Promise<void> {
+    await this.qmp.execute('blockdev-add', node, { deadlineMs: openMs })
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.qmp.execute('quit')
+    } catch {
+      this.#child.kill('SIGTERM')
+    }
+    this.qmp.close()
+    const takeBack = after(quitMs, () => this.#child.kill('SIGKILL'))
+    await this.#exited
+    takeBack()
+    await rm(this.folder, { recursive: true, force: true })
+  }
+}
+
+/** A daemon found in the process table. */
+export interface FoundDaemon {
+  pid: number
+  tag: string
+  pointId: string
+  folder: string
+}
+
+/** Storage daemons whose sockets lie in `runFolder`, whoever started them. */
+export async function findStorageDaemons(runFolder: string): Promise<FoundDaemon[]> {
+  const found: FoundDaemon[] = []
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry)) continue
+    const words = await readFile(`/proc/${entry}/cmdline`, 'utf8').catch(() => '')
+    const daemon = daemonOf(words.split('\0'), runFolder)
+    if (daemon) found.push({ pid: Number(entry), ...daemon })
+  }
+  return found
+}
+
+/** Ends a daemon that an earlier process of ours started; bitmaps are saved unless it hangs. */
+export async function endStorageDaemon(daemon: FoundDaemon): Promise<void> {
+  const stillIt = async () =>
+    (await findStorageDaemons(dirname(daemon.folder))).some((other) => other.pid === daemon.pid)
+  for (const [kill, waitMs] of [
+    ['SIGTERM', quitMs],
+    ['SIGKILL', termMs],
+  ] as const) {
+    if (!(await stillIt())) break
+    signalProcess(daemon.pid, kill)
+    const lateAt = monotonicMs() + waitMs
+    while (monotonicMs() < lateAt && (await stillIt())) await sleep(50)
+  }
+  await rm(daemon.folder, { recursive: true, force: true })
+}
+
+export const daemonFolder = (runFolder: string, tag: string, pointId: string): string =>
+  join(runFolder, `bf-${tag}-${pointId}`)
+
+function daemonOf(words: string[], runFolder: string): Omit<FoundDaemon, 'pid'> | null {
+  if (basename(words[0] ?? '') !== 'qemu-storage-daemon') return null
+  for (const word of words) {
+    const path = /(?:^|,)path=([^,]*)\/qmp\.sock(?:,|$)/.exec(word)?.[1]
+    const name = path && dirname(path) === runFolder ? basename(path) : ''
+    const parts = /^bf-([0-9a-f]{6})-([0-9a-f]{12})$/.exec(name)
+    if (path && parts) return { tag: parts[1] as string, pointId: parts[2] as string, folder: path }
+  }
+  return null
+}
+
+function spawnDaemon(monitor: string): ChildProcess {
+  const child = spawn(
+    'prlimit',
+    [
+      `--as=${addressSpaceBytes}`,
+      '--core=0',
+      'setpriv',
+      '--pdeathsig',
+      'TERM',
+      'qemu-storage-daemon',
+      '--chardev',
+      `socket,id=monitor,path=${monitor},server=on,wait=off`,
+      '--monitor',
+      'chardev=monitor',
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  )
+  child.once('error', () => {})
+  return child
+}
+
+async function connectWhenUp(
+  child: ChildProcess,
+  monitor: string,
+  signal: AbortSignal | undefined,
+): Promise<Qmp> {
+  let stderr = ''
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderr = (stderr + text).slice(-stderrKept)
+  })
+  const lateAt = monotonicMs() + startMs
+  for (;;) {
+    await sleep(10, signal)
+    if (child.pid === undefined || child.exitCode === 127) throw daemonMissing()
+    if (child.exitCode !== null || child.signalCode !== null) throw daemonEnded(stderr)
+    try {
+      return await Qmp.connect(monitor, signal ? { signal } : {})
+    } catch (thrown) {
+      const notYet = thrown instanceof BackupError && thrown.reason === 'HOST_UNREACHABLE'
+      if (!notYet || monotonicMs() > lateAt) throw thrown
+    }
+  }
+}
+
+const daemonMissing = () =>
+  new BackupError(
+    'TOOL_MISSING',
+    'start qemu-storage-daemon: it is not installed; install the Debian package qemu-system-common',
+    { program: 'qemu-storage-daemon', package: 'qemu-system-common' },
+  )
+
+function daemonEnded(stderr: string): BackupError {
+  const cause = stderr.trim().split('\n').at(-1) || 'no message'
+  return new BackupError(
+    'HOST_UNREACHABLE',
+    `start qemu-storage-daemon: it ended at once with "${cause}"`,
+    { cause },
+  )
+}
+
+function signalProcess(pid: number, name: 'SIGTERM' | 'SIGKILL'): void {
+  try {
+    process.kill(pid, name)
+  } catch {
+    // It ended meanwhile.
+  }
+}
