@@ -2,7 +2,13 @@
 // It is the tests' place to look at a call, to hold one back, or to break something
 // exactly before or after it. It is a wire with a hand on it, not a double.
 import { newLog } from '@blockferry/core'
-import { connect, type Definition, type Handlers, type RunningService, serve } from '@blockferry/rpc'
+import {
+  connect,
+  type Definition,
+  type Handlers,
+  type RunningService,
+  serve,
+} from '@blockferry/rpc'
 
 export interface GateHooks {
   /** Called with each request before it is passed on; may wait. */
@@ -32,10 +38,14 @@ export async function openGate<S>(options: GateOptions<S>): Promise<RunningServi
   const client = connect<S>(service, definition, target)
   const methods = client as unknown as Record<string, AnyUnary & AnyStream>
   const handlers: Record<string, unknown> = {}
-  for (const [name, method] of Object.entries(definition) as [string, { responseStream: boolean }][]) {
+  for (const [name, method] of Object.entries(definition) as [
+    string,
+    { responseStream: boolean },
+  ][]) {
     const passOn = methods[name] as AnyUnary & AnyStream
     handlers[name] = method.responseStream
-      ? (request: unknown, call: { signal: AbortSignal }) => passOn(request, { signal: call.signal })
+      ? (request: unknown, call: { signal: AbortSignal }) =>
+          passOn(request, { signal: call.signal })
       : async (request: unknown, call: { signal: AbortSignal }) => {
           await hooks.before?.(name, request)
           const response = await passOn(request, {

@@ -19,7 +19,7 @@ export async function sameContent(
 ): Promise<boolean> {
   try {
     await run('qemu-img', [
-      ...['compare', '-s', '-U', '-f', first.format, '-F', second.format],
+      ...['compare', '-U', '-f', first.format, '-F', second.format],
       ...[first.path, second.path],
     ])
     return true

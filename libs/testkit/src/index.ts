@@ -1,4 +1,6 @@
-export * from './guest.ts'
 export * from './gate.ts'
+export * from './guest.ts'
 export * from './images.ts'
+export * from './lab.ts'
+export * from './random.ts'
 export * from './stand.ts'
