@@ -6,7 +6,11 @@ export default defineConfig({
   resolve: { conditions },
   ssr: { resolve: { conditions } },
   test: {
-    include: ['{libs,services,apps,tools}/*/src/**/*.test.ts', 'native/lib/**/*.test.ts', 'tests/src/**/*.test.ts'],
+    include: [
+      '{libs,services,apps,tools}/*/src/**/*.test.ts',
+      'native/lib/**/*.test.ts',
+      'tests/src/**/*.test.ts',
+    ],
     pool: 'forks',
     testTimeout: 30_000,
   },

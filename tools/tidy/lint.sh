@@ -31,7 +31,7 @@ generated() (
     cmp "$fresh/descriptors.binpb" libs/proto/descriptors.binpb
 )
 
-check 'biome' biome ci .
+check 'biome' biome ci --colors=off .
 check 'types' tsc -b
 check 'c++ format' sh native/format.sh
 check 'proto' buf lint
