@@ -183,6 +183,21 @@ export const Reason = {
    * FAILED_PRECONDITION.
    */
   ADDRESS_REFUSED: 62,
+  /**
+   * DATABASE_INCOMPATIBLE - The database belongs to another version: a newer Blockferry, an edited migration or another
+   * PostgreSQL; the message says which. Code: FAILED_PRECONDITION.
+   */
+  DATABASE_INCOMPATIBLE: 63,
+  /**
+   * DATABASE_BUSY - Too many others change the same rows, or another process holds the data folder; try again.
+   * Code: ABORTED.
+   */
+  DATABASE_BUSY: 64,
+  /**
+   * HOOK_FAILED - A stop or start hook of the VM failed or took too long; the message has its last words. Code:
+   * ABORTED.
+   */
+  HOOK_FAILED: 65,
 } as const;
 
 export type Reason = typeof Reason[keyof typeof Reason];
@@ -251,6 +266,9 @@ export namespace Reason {
   export type TARGET_IN_USE = typeof Reason.TARGET_IN_USE;
   export type TOOL_MISSING = typeof Reason.TOOL_MISSING;
   export type ADDRESS_REFUSED = typeof Reason.ADDRESS_REFUSED;
+  export type DATABASE_INCOMPATIBLE = typeof Reason.DATABASE_INCOMPATIBLE;
+  export type DATABASE_BUSY = typeof Reason.DATABASE_BUSY;
+  export type HOOK_FAILED = typeof Reason.HOOK_FAILED;
 }
 
 export function reasonFromJSON(object: any): Reason {
@@ -444,6 +462,15 @@ export function reasonFromJSON(object: any): Reason {
     case 62:
     case "REASON_ADDRESS_REFUSED":
       return Reason.ADDRESS_REFUSED;
+    case 63:
+    case "REASON_DATABASE_INCOMPATIBLE":
+      return Reason.DATABASE_INCOMPATIBLE;
+    case 64:
+    case "REASON_DATABASE_BUSY":
+      return Reason.DATABASE_BUSY;
+    case 65:
+    case "REASON_HOOK_FAILED":
+      return Reason.HOOK_FAILED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }
@@ -577,6 +604,12 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_TOOL_MISSING";
     case Reason.ADDRESS_REFUSED:
       return "REASON_ADDRESS_REFUSED";
+    case Reason.DATABASE_INCOMPATIBLE:
+      return "REASON_DATABASE_INCOMPATIBLE";
+    case Reason.DATABASE_BUSY:
+      return "REASON_DATABASE_BUSY";
+    case Reason.HOOK_FAILED:
+      return "REASON_HOOK_FAILED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }

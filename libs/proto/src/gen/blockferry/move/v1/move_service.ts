@@ -114,6 +114,8 @@ export interface DiskProgress {
   targetPath: string;
   /** Whether the disk is done. */
   done: boolean;
+  /** Where the image that was replaced is kept; empty when nothing was replaced. */
+  keptPath: string;
 }
 
 /** A session of the mover. */
@@ -599,6 +601,7 @@ function createBaseDiskProgress(): DiskProgress {
     resumedAtBytes: 0n,
     targetPath: "",
     done: false,
+    keptPath: "",
   };
 }
 
@@ -663,6 +666,9 @@ export const DiskProgress: MessageFns<DiskProgress> = {
     }
     if (message.done !== false) {
       writer.uint32(96).bool(message.done);
+    }
+    if (message.keptPath !== "") {
+      writer.uint32(106).string(message.keptPath);
     }
     return writer;
   },
@@ -776,6 +782,14 @@ export const DiskProgress: MessageFns<DiskProgress> = {
             message.done = reader.bool();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.keptPath = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -838,6 +852,11 @@ export const DiskProgress: MessageFns<DiskProgress> = {
         ? globalThis.String(object.target_path)
         : "",
       done: isSet(object.done) ? globalThis.Boolean(object.done) : false,
+      keptPath: isSet(object.keptPath)
+        ? globalThis.String(object.keptPath)
+        : isSet(object.kept_path)
+        ? globalThis.String(object.kept_path)
+        : "",
     };
   },
 
@@ -879,6 +898,9 @@ export const DiskProgress: MessageFns<DiskProgress> = {
     if (message.done !== false) {
       obj.done = message.done;
     }
+    if (message.keptPath !== "") {
+      obj.keptPath = message.keptPath;
+    }
     return obj;
   },
 
@@ -911,6 +933,7 @@ export const DiskProgress: MessageFns<DiskProgress> = {
       : 0n;
     message.targetPath = object.targetPath ?? "";
     message.done = object.done ?? false;
+    message.keptPath = object.keptPath ?? "";
     return message;
   },
 };
