@@ -1,0 +1,39 @@
+// The fourth stage: carries the blocks of one disk from the mover to the target.
+//
+// Names go first, and only blocks that the target lacks follow as frames. One thread
+// sends; block indexes ascend strictly over all calls, and what is never mentioned is a
+// hole.
+#ifndef BLOCKFERRY_STREAM_CHANNEL_H_
+#define BLOCKFERRY_STREAM_CHANNEL_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "core/status.h"
+#include "stream/frame.h"
+
+namespace blockferry {
+
+class Channel {
+ public:
+  virtual ~Channel() = default;
+
+  // True when the target lacks the block and waits for its frame; otherwise the block is
+  // named and done.
+  virtual Result<bool> Offer(uint64_t block_index, const Digest& name) = 0;
+  virtual Status Send(const Frame& frame) = 0;
+
+  // Blocks [first_block, end_block) are those of the base.
+  virtual Status Keep(uint64_t first_block, uint64_t end_block) = 0;
+
+  // Bytes that were read from the source since the last call. The target counts them, so
+  // that a run that continues after a crash knows the sum.
+  virtual void CountRead(uint64_t bytes) = 0;
+
+  // Everything was sent; returns the root of the disk's map, absent without data.
+  virtual Result<std::optional<Digest>> Seal() = 0;
+};
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_STREAM_CHANNEL_H_

@@ -1,0 +1,113 @@
+#include "stream/restore_disk.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "repository/block_geometry.h"
+#include "repository/map_reader.h"
+#include "stream/batch_queue.h"
+
+namespace blockferry {
+namespace {
+
+constexpr unsigned kThreadCountMax = 4;
+constexpr size_t kBatchBlockCount = 16;
+constexpr size_t kOpenBatchesPerThread = 4;
+
+struct Restore {
+  ChunkReader* chunks;
+  StoredDisk disk;
+  DiskTarget* target;
+  const Cancel* cancel;
+  Progress* progress;
+};
+
+// Counts the blocks that the map names. It reads all nodes of the map, 2 KiB for each
+// 4 MiB of data, so that a damaged map is found before anything is written.
+Status CountBlocks(const Restore& restore, MapReader* map) {
+  uint64_t allocated_bytes = 0;
+  for (uint64_t at = 0; at < map->block_count();) {
+    RETURN_IF_ERROR(restore.cancel->Check());
+    ASSIGN_OR_RETURN(const std::optional<MapEntry> entry, map->Next(at));
+    if (!entry.has_value()) break;
+    allocated_bytes += BlockSizeAt(restore.disk.size_bytes, entry->index);
+    at = entry->index + 1;
+  }
+  restore.progress->allocated_bytes.Set(allocated_bytes);
+  restore.progress->changed_bytes.Set(allocated_bytes);
+  return Status();
+}
+
+Status RestoreBlock(const Restore& restore, const MapEntry& entry, MutableBytes buffer) {
+  RETURN_IF_ERROR(restore.cancel->Check());
+  const MutableBytes plain = buffer.first(BlockSizeAt(restore.disk.size_bytes, entry.index));
+  uint64_t stored_size = 0;
+  RETURN_IF_ERROR(restore.chunks->ReadChunk(entry.name, plain, &stored_size));
+  restore.progress->read_bytes.Add(stored_size);
+  if (restore.target != nullptr) {
+    RETURN_IF_ERROR(restore.target->Write(entry.index * kBlockSize, plain));
+    restore.progress->stored_bytes.Add(plain.size());
+  }
+  restore.progress->block_count.Add(1);
+  return Status();
+}
+
+Status RestoreBatch(const Restore& restore, const Batch& batch, MutableBytes buffer) {
+  for (const MapEntry& entry : batch.entries) {
+    RETURN_IF_ERROR(RestoreBlock(restore, entry, buffer));
+  }
+  return Status();
+}
+
+void RunWorker(const Restore& restore, BatchQueue* queue) {
+  ByteVector buffer(kBlockSize);
+  while (Batch* batch = queue->Take()) {
+    const Status status = RestoreBatch(restore, *batch, buffer);
+    if (!status.ok()) return queue->Fail(status);
+    queue->Finish(batch, &restore.progress->position_bytes);
+  }
+}
+
+// Walks the map and feeds the workers.
+Status FeedBlocks(const Restore& restore, MapReader* map, BatchQueue* queue) {
+  std::vector<MapEntry> entries;
+  for (uint64_t at = 0; at < map->block_count();) {
+    RETURN_IF_ERROR(restore.cancel->Check());
+    ASSIGN_OR_RETURN(const std::optional<MapEntry> entry, map->Next(at));
+    if (!entry.has_value()) break;
+    entries.push_back(*entry);
+    at = entry->index + 1;
+    if (entries.size() < kBatchBlockCount) continue;
+    if (!queue->Push(std::exchange(entries, {}))) return Status();
+  }
+  if (!entries.empty()) queue->Push(std::move(entries));
+  return Status();
+}
+
+}  // namespace
+
+Status RestoreDisk(ChunkReader* chunks, const StoredDisk& disk, DiskTarget* target,
+                   const Cancel* cancel, Progress* progress) {
+  const Restore restore{chunks, disk, target, cancel, progress};
+  progress->size_bytes.Set(disk.size_bytes);
+  MapReader map(chunks, disk.root, BlockCountOf(disk.size_bytes));
+  RETURN_IF_ERROR(CountBlocks(restore, &map));
+
+  const unsigned thread_count = std::clamp(std::thread::hardware_concurrency(), 1u, kThreadCountMax);
+  BatchQueue queue(thread_count * kOpenBatchesPerThread);
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < thread_count; ++i) {
+    threads.emplace_back([&restore, &queue] { RunWorker(restore, &queue); });
+  }
+  const Status fed = FeedBlocks(restore, &map, &queue);
+  if (!fed.ok()) queue.Fail(fed);
+  queue.Close();
+  for (std::thread& thread : threads) thread.join();
+  RETURN_IF_ERROR(queue.failure());
+  progress->position_bytes.Set(disk.size_bytes);
+  return Status();
+}
+
+}  // namespace blockferry

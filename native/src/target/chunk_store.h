@@ -1,0 +1,49 @@
+// Stores the blocks of one disk in a repository session.
+#ifndef BLOCKFERRY_TARGET_CHUNK_STORE_H_
+#define BLOCKFERRY_TARGET_CHUNK_STORE_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/progress.h"
+#include "repository/disk_writer.h"
+#include "repository/map_reader.h"
+#include "repository/session.h"
+#include "target/block_target.h"
+
+namespace blockferry {
+
+class ChunkStore final : public BlockTarget {
+ public:
+  // `base_root` is the disk's root in the base backup: absent without a base and for a
+  // base without data. Continues at the checkpoint of the same point. The session and
+  // `progress` outlive the store.
+  static Result<std::unique_ptr<ChunkStore>> Open(Session* session, const std::string& disk_id,
+                                                  uint64_t size_bytes,
+                                                  const std::optional<Digest>& base_root,
+                                                  Progress* progress);
+
+  // Blocks before this one are stored already.
+  uint64_t resumed_at_block() const { return writer_->resumed_at(); }
+
+  Result<bool> Offer(uint64_t block_index, const Digest& name) override;
+  Status Put(const Frame& frame) override;
+  Status Keep(uint64_t first_block, uint64_t end_block) override;
+  void CountRead(uint64_t bytes) override;
+  Result<std::optional<Digest>> Seal() override;
+
+ private:
+  ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, MapReader base,
+             Progress* progress);
+  void Report();
+
+  Session* session_;
+  std::unique_ptr<DiskWriter> writer_;
+  MapReader base_;
+  Progress* progress_;
+};
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_TARGET_CHUNK_STORE_H_
