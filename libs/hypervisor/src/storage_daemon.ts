@@ -30,6 +30,9 @@ export interface ImageNode {
 }
 
 const startMs = 10_000
+// Once in some 2,000 starts the daemon accepted the connection before its monitor listened, and
+// then said nothing more on it; another connection helps.
+const connectMs = 1_000
 const openMs = 30_000
 // Saving the bitmaps of many large disks takes seconds on slow storage; killing earlier loses them.
 const quitMs = 60_000
@@ -271,11 +274,17 @@ async function connectWhenUp(
     await sleep(10, signal)
     if (child.pid === undefined || child.exitCode === 127) throw daemonMissing()
     if (child.exitCode !== null || child.signalCode !== null) throw daemonEnded(stderr)
+    const attempt = new AbortController()
+    const takeBack = after(connectMs, () => attempt.abort())
     try {
-      return await Qmp.connect(monitor, signal ? { signal } : {})
+      return await Qmp.connect(monitor, { signal: attempt.signal })
     } catch (thrown) {
-      const notYet = thrown instanceof BackupError && thrown.reason === 'HOST_UNREACHABLE'
+      const notYet =
+        attempt.signal.aborted ||
+        (thrown instanceof BackupError && thrown.reason === 'HOST_UNREACHABLE')
       if (!notYet || monotonicMs() > lateAt) throw thrown
+    } finally {
+      takeBack()
     }
   }
 }
