@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { monotonicMs, sleep } from '@blockferry/core'
@@ -12,7 +12,6 @@ let folder: string
 
 beforeEach(async () => {
   folder = await mkdtemp('/tmp/blockferry-launch-test-')
-  await chmod(folder, 0o755)
 })
 
 afterEach(async () => {
@@ -73,6 +72,16 @@ describe('launchPostgres', () => {
     }
     await untilGone(processId)
     expect(alive(processId)).toBe(false)
+  })
+
+  it('stops a server that outlived its launcher, and launches again', async () => {
+    const dataFolder = join(folder, 'data')
+    const first = await launchPostgres({ dataFolder })
+    await writeFile(join(dataFolder, 'blockferry.launcher'), '4194305 1\n')
+    await using second = await launchPostgres({ dataFolder })
+    await first.ended
+    expect(alive(first.processId)).toBe(false)
+    expect(alive(second.processId)).toBe(true)
   })
 
   it('refuses a folder whose launcher lives, and leaves that one alone', async () => {

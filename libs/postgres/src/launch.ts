@@ -4,22 +4,20 @@
 // It ends with this process, however this process ends: normally by stop(), and after kill -9
 // because the kernel then sends it SIGINT (setpriv --pdeathsig). Where that did not happen, the
 // next launch on the same data folder finds it by its postmaster.pid, stops it and starts anew.
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
+//
+// As root it runs as another account, which may not pass the folders above the data folder, for
+// example root's home. So the data folder is opened here and handed over as descriptor 3, and the
+// server knows it as /proc/self/fd/3: that leads straight there.
+import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { lstat, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { constants } from 'node:fs'
+import { lstat, mkdir, open, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Logger, within } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
 import { clearLeftover, markOwner } from './leftover.ts'
-import {
-  type Account,
-  canReach,
-  findPrograms,
-  giveTo,
-  launchAccount,
-  type Programs,
-} from './programs.ts'
+import { type Account, findPrograms, giveTo, launchAccount, type Programs } from './programs.ts'
 
 export interface LaunchOptions {
   /** Created on the first launch; belongs to PostgreSQL alone. */
@@ -48,19 +46,55 @@ const user = 'blockferry'
 
 /** Starts PostgreSQL on `dataFolder`, creating the database when there is none. */
 export async function launchPostgres(options: LaunchOptions): Promise<RunningPostgres> {
-  const dataFolder = resolve(options.dataFolder)
-  const account = await launchAccount()
-  await mkdir(dirname(dataFolder), { recursive: true })
-  await checkReach(account, dirname(dataFolder))
-  const version = await dataVersion(dataFolder)
-  await clearLeftover(dataFolder, stopTimeoutMs)
-  const programs = await findPrograms(account, version, `${dataFolder}-programs`)
-  if (version === null) await createDatabase(programs, account, dataFolder, options.fsync !== false)
-  const socketFolder = await prepareSocketFolder(account, dataFolder)
-  const removeMark = await markOwner(dataFolder)
-  const server = startServer(programs, account, dataFolder, socketFolder, options)
+  await mkdir(dirname(resolve(options.dataFolder)), { recursive: true })
+  const place = await placeOf(options.dataFolder)
+  const version = await dataVersion(place.dataFolder)
+  await clearLeftover(place.dataFolder, stopTimeoutMs)
+  await rm(place.runFolder, { recursive: true, force: true })
   try {
-    await waitUntilReady(server, dataFolder, options.startTimeoutMs ?? startTimeoutMsDefault)
+    return await launchAt(place, version, options)
+  } catch (thrown) {
+    await rm(place.runFolder, { recursive: true, force: true })
+    throw thrown
+  }
+}
+
+/** Where a database lives and as whom it runs. */
+interface Place {
+  account: Account | null
+  dataFolder: string
+  /** For what cannot be in the data folder; there only when it is needed. */
+  runFolder: string
+  socketFolder: string
+}
+
+// The path of a unix socket is at most 107 bytes: a data folder too deep for that gets its socket
+// in /tmp, in a folder named by the digest of its path.
+async function placeOf(folder: string): Promise<Place> {
+  const dataFolder = join(await realpath(dirname(resolve(folder))), basename(resolve(folder)))
+  const digest = createHash('sha256').update(dataFolder).digest('hex').slice(0, 16)
+  const runFolder = `/tmp/blockferry-postgres-${digest}`
+  const fits = Buffer.byteLength(join(dataFolder, '.s.PGSQL.5432')) <= socketPathSizeMax
+  return {
+    account: await launchAccount(),
+    dataFolder,
+    runFolder,
+    socketFolder: fits ? dataFolder : runFolder,
+  }
+}
+
+async function launchAt(
+  place: Place,
+  version: string | null,
+  options: LaunchOptions,
+): Promise<RunningPostgres> {
+  const programs = await findPrograms(place.account, version, () => makeRunFolder(place))
+  if (version === null) await createDatabase(programs, place, options.fsync !== false)
+  if (place.socketFolder === place.runFolder) await makeRunFolder(place)
+  const removeMark = await markOwner(place.dataFolder)
+  const server = await startServer(programs, place, options)
+  try {
+    await waitUntilReady(server, place, options.startTimeoutMs ?? startTimeoutMsDefault)
   } catch (thrown) {
     await endServer(server)
     await removeMark()
@@ -71,12 +105,12 @@ export async function launchPostgres(options: LaunchOptions): Promise<RunningPos
     stopping ??= (async () => {
       await endServer(server)
       await removeMark()
-      if (socketFolder !== dataFolder) await rm(socketFolder, { recursive: true, force: true })
+      await rm(place.runFolder, { recursive: true, force: true })
     })()
     return stopping
   }
   return {
-    url: `postgresql://${user}@/postgres?host=${encodeURIComponent(socketFolder)}`,
+    url: `postgresql://${user}@/postgres?host=${encodeURIComponent(place.socketFolder)}`,
     processId: server.process.pid ?? 0,
     ended: server.ended,
     stop,
@@ -84,13 +118,21 @@ export async function launchPostgres(options: LaunchOptions): Promise<RunningPos
   }
 }
 
-async function checkReach(account: Account | null, folder: string): Promise<void> {
-  if (account === null || (await canReach(account, folder))) return
-  throw new BackupError(
-    'DATABASE_UNREACHABLE',
-    `launch PostgreSQL: it runs as account ${account.name}, which may not enter ${folder}; choose a data folder that every account can reach, or chmod o+x the folders above it`,
-    { account: account.name, folder },
-  )
+// Whoever made a folder under that name before us could watch or replace what is in it.
+async function makeRunFolder({ account, runFolder }: Place): Promise<string> {
+  await mkdir(runFolder, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+  })
+  const found = await lstat(runFolder)
+  if (!found.isDirectory() || ![process.getuid?.(), account?.uid].includes(found.uid)) {
+    throw new BackupError(
+      'DATABASE_UNREACHABLE',
+      `launch PostgreSQL: ${runFolder} belongs to another account; remove it and try again`,
+      { folder: runFolder },
+    )
+  }
+  await giveTo(account, runFolder)
+  return runFolder
 }
 
 // The version comes last into a data folder (see createDatabase): without it nothing is there yet.
@@ -112,99 +154,78 @@ async function dataVersion(dataFolder: string): Promise<string | null> {
 
 // The database is made beside its place and then renamed: a launch that was killed in the middle
 // leaves nothing that looks complete.
-async function createDatabase(
-  programs: Programs,
-  account: Account | null,
-  dataFolder: string,
-  sync: boolean,
-): Promise<void> {
-  const draft = `${dataFolder}.new`
+async function createDatabase(programs: Programs, place: Place, sync: boolean): Promise<void> {
+  const draft = `${place.dataFolder}.new`
   await rm(draft, { recursive: true, force: true })
   await mkdir(draft)
-  await giveTo(account, draft)
-  const server = watch(
-    spawn(
-      join(programs.folder, 'initdb'),
-      ['-D', draft, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C', ...(sync ? [] : ['-N'])],
-      spawnOptions(programs, account),
-    ),
-  )
+  await giveTo(place.account, draft)
+  const server = await start(programs, place.account, draft, (folder) => [
+    join(programs.folder, 'initdb'),
+    ...['-D', folder, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C'],
+    ...(sync ? [] : ['--no-sync']),
+  ])
   await server.ended
   if (server.process.exitCode !== 0) {
-    throw launchFailure(`create the database in ${dataFolder}`, server, dataFolder)
+    throw launchFailure('create the database', server, place.dataFolder)
   }
-  await rename(draft, dataFolder)
-}
-
-// The path of a unix socket is at most 107 bytes. A data folder too deep for that gets a folder
-// in /tmp named by its digest; one that somebody else made under that name is refused.
-async function prepareSocketFolder(account: Account | null, dataFolder: string): Promise<string> {
-  if (Buffer.byteLength(join(dataFolder, '.s.PGSQL.5432')) <= socketPathSizeMax) return dataFolder
-  const digest = createHash('sha256').update(dataFolder).digest('hex').slice(0, 16)
-  const folder = `/tmp/blockferry-postgres-${digest}`
-  await mkdir(folder, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-  })
-  const { uid } = await lstat(folder)
-  const ours = [process.getuid?.(), account?.uid]
-  if (!(await lstat(folder)).isDirectory() || !ours.includes(uid)) {
-    throw new BackupError(
-      'DATABASE_UNREACHABLE',
-      `launch PostgreSQL: ${folder} belongs to another account; remove it or choose a data folder with a shorter path`,
-      { folder },
-    )
-  }
-  await giveTo(account, folder)
-  return folder
+  await rename(draft, place.dataFolder)
 }
 
 interface Server {
-  process: ChildProcessWithoutNullStreams
+  process: ChildProcess
   ended: Promise<void>
   ready: Promise<void>
   /** The newest lines of its standard error. */
   lines: string[]
 }
 
-function startServer(
-  programs: Programs,
-  account: Account | null,
-  dataFolder: string,
-  socketFolder: string,
-  options: LaunchOptions,
-): Server {
-  const settings = [
-    'listen_addresses=',
-    `unix_socket_directories=${socketFolder}`,
-    'unix_socket_permissions=0700',
-    `max_connections=${options.connectionsMax ?? 100}`,
-    'logging_collector=off',
-    'log_destination=stderr',
-    ...(options.fsync === false ? ['fsync=off'] : []),
-  ]
-  const command = [
-    join(programs.folder, 'postgres'),
-    ...['-D', dataFolder],
-    ...settings.flatMap((setting) => ['-c', setting]),
-  ]
-  return watch(
-    spawn('setpriv', ['--pdeathsig', 'INT', ...command], spawnOptions(programs, account)),
-    options.log,
-  )
+function startServer(programs: Programs, place: Place, options: LaunchOptions): Promise<Server> {
+  const { account, dataFolder, socketFolder } = place
+  const command = (folder: string) => {
+    const settings = [
+      'listen_addresses=',
+      `unix_socket_directories=${socketFolder === dataFolder ? folder : socketFolder}`,
+      'unix_socket_permissions=0700',
+      `max_connections=${options.connectionsMax ?? 100}`,
+      'logging_collector=off',
+      'log_destination=stderr',
+      ...(options.fsync === false ? ['fsync=off'] : []),
+    ]
+    return [
+      ...['setpriv', '--pdeathsig', 'INT', join(programs.folder, 'postgres'), '-D', folder],
+      ...settings.flatMap((setting) => ['-c', setting]),
+    ]
+  }
+  return start(programs, account, dataFolder, command, options.log)
 }
 
-const spawnOptions = (programs: Programs, account: Account | null) => ({
-  cwd: '/',
-  env: { PATH: '/usr/bin:/bin', LC_ALL: 'C', ...programs.env },
-  ...(account === null ? {} : { uid: account.uid, gid: account.gid }),
-})
+// Starts a program that works in `folder`; the command is made of the name it knows the folder by.
+async function start(
+  programs: Programs,
+  account: Account | null,
+  folder: string,
+  commandFor: (folder: string) => string[],
+  log?: Logger,
+): Promise<Server> {
+  const handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    const [program = '', ...parameters] = commandFor(account === null ? folder : '/proc/self/fd/3')
+    const child = spawn(program, parameters, {
+      cwd: '/',
+      env: { PATH: '/usr/bin:/bin', LC_ALL: 'C', ...programs.env },
+      stdio: ['ignore', 'ignore', 'pipe', handle.fd],
+      ...(account === null ? {} : { uid: account.uid, gid: account.gid }),
+    })
+    return watch(child, log)
+  } finally {
+    await handle.close()
+  }
+}
 
 const linesKept = 20
 
-function watch(process: ChildProcessWithoutNullStreams, log?: Logger): Server {
+function watch(process: ChildProcess, log?: Logger): Server {
   const lines: string[] = []
-  process.stdin.end()
-  process.stdout.resume()
   const ended = new Promise<void>((done) => {
     process.once('close', () => done())
     process.once('error', (error) => {
@@ -213,6 +234,7 @@ function watch(process: ChildProcessWithoutNullStreams, log?: Logger): Server {
     })
   })
   const ready = new Promise<void>((done) => {
+    if (process.stderr === null) return
     createInterface({ input: process.stderr }).on('line', (line) => {
       lines.push(line)
       if (lines.length > linesKept) lines.shift()
@@ -223,17 +245,13 @@ function watch(process: ChildProcessWithoutNullStreams, log?: Logger): Server {
   return { process, ended, ready, lines }
 }
 
-async function waitUntilReady(
-  server: Server,
-  dataFolder: string,
-  timeoutMs: number,
-): Promise<void> {
-  const doing = `launch PostgreSQL on ${dataFolder}`
+async function waitUntilReady(server: Server, place: Place, timeoutMs: number): Promise<void> {
+  const doing = 'launch PostgreSQL'
   const early = server.ended.then(() => {
-    throw launchFailure(doing, server, dataFolder)
+    throw launchFailure(doing, server, place.dataFolder)
   })
   await within(timeoutMs, Promise.race([server.ready, early]), () =>
-    launchFailure(`${doing}: not ready within ${timeoutMs} ms`, server, dataFolder),
+    launchFailure(`${doing} within ${timeoutMs} ms`, server, place.dataFolder),
   )
 }
 
@@ -241,7 +259,7 @@ function launchFailure(doing: string, server: Server, folder: string): BackupErr
   const said = server.lines.slice(-4).join('; ')
   return new BackupError(
     said.includes('postmaster.pid') ? 'DATABASE_BUSY' : 'DATABASE_UNREACHABLE',
-    `${doing}: ${said || 'it ended without a word'}; mend that or give DATABASE_URL`,
+    `${doing} in ${folder}: ${said || 'it says nothing'}; mend that or give DATABASE_URL`,
     { folder, said },
   )
 }

@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Pool, RunningPostgres } from './index.ts'
@@ -10,7 +10,6 @@ let pool: Pool
 
 beforeAll(async () => {
   folder = await mkdtemp('/tmp/blockferry-postgres-test-')
-  await chmod(folder, 0o755)
   server = await launchPostgres({ dataFolder: join(folder, 'data'), fsync: false })
   pool = openPool(server.url)
 })

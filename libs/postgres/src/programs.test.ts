@@ -11,7 +11,7 @@ describe('findPrograms', () => {
     await chmod(folder, 0o755)
     try {
       const account = await launchAccount()
-      const { folder: programs, env } = await findPrograms(account, '18', join(folder, 'copy'))
+      const { folder: programs, env } = await findPrograms(account, '18', async () => folder)
       const { stdout } = await promisify(execFile)(join(programs, 'postgres'), ['--version'], {
         env,
         cwd: '/',

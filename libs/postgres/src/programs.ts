@@ -42,7 +42,7 @@ export async function launchAccount(): Promise<Account | null> {
 export async function findPrograms(
   account: Account | null,
   version: string | null,
-  copyFolder: string,
+  makeFolder: () => Promise<string>,
 ): Promise<Programs> {
   const installed = [...(await systemPrograms()), ...packagedPrograms()]
   const [first] = installed
@@ -65,9 +65,10 @@ export async function findPrograms(
   if (!found.packaged) return { folder: found.folder, env: {} }
   const native = dirname(found.folder)
   if (account === null || (await canReach(account, found.folder))) return await runnable(native)
-  await cp(native, copyFolder, { recursive: true, verbatimSymlinks: true })
-  await chmod(copyFolder, 0o755)
-  return await runnable(copyFolder)
+  const copy = join(await makeFolder(), 'programs')
+  await cp(native, copy, { recursive: true, verbatimSymlinks: true })
+  await chmod(copy, 0o755)
+  return await runnable(copy)
 }
 
 interface Installed {
