@@ -1,10 +1,8 @@
 #!/bin/sh
-# Check the format of all C++ files; with --write, mend it.
+# Checks the layout of the C++ sources; with --write it puts it right.
 set -eu
 cd "$(dirname "$0")"
-find src addon fuzz -name '*.cc' -o -name '*.h' 2>/dev/null | sort |
-  if [ "${1:-}" = --write ]; then
-    xargs --no-run-if-empty clang-format -i
-  else
-    xargs --no-run-if-empty clang-format --dry-run -Werror
-  fi
+mode="--dry-run --Werror"
+[ "${1:-}" = "--write" ] && mode="-i"
+# shellcheck disable=SC2086
+find src addon fuzz \( -name '*.cc' -o -name '*.h' \) -print0 2>/dev/null | xargs -0 -r clang-format $mode

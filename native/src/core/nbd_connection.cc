@@ -60,9 +60,9 @@ bool NbdConnection::lost() const {
 
 Status NbdConnection::Lost(const char* what, const std::string& cause) const {
   return Status(options_.unreachable_reason,
-                 std::string(what) + " " + options_.uri + ": " + cause +
-                     "; check that the server still runs and that this user may connect",
-                 {{"uri", options_.uri}});
+                std::string(what) + " " + options_.uri + ": " + cause +
+                    "; check that the server still runs and that this user may connect",
+                {{"uri", options_.uri}});
 }
 
 Status NbdConnection::Nudge(const char* what) {
@@ -82,9 +82,9 @@ Status NbdConnection::Step(const char* what, int64_t* heard_ms) {
   if (now_ms - *heard_ms < options_.stall_timeout_ms) return Status();
   const std::string timeout = std::to_string(options_.stall_timeout_ms);
   return Status(options_.stalled_reason,
-                 std::string(what) + " " + options_.uri + ": no answer for " + timeout +
-                     " ms; check the server and the storage behind it",
-                 {{"uri", options_.uri}, {"stall_timeout_ms", timeout}});
+                std::string(what) + " " + options_.uri + ": no answer for " + timeout +
+                    " ms; check the server and the storage behind it",
+                {{"uri", options_.uri}, {"stall_timeout_ms", timeout}});
 }
 
 }  // namespace blockferry

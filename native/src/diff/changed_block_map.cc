@@ -25,8 +25,9 @@ ChangedBlockMap ChangedBlockMap::FromSource() { return ChangedBlockMap(Kind::kSo
 Result<ChangedBlockMap> ChangedBlockMap::FromExtents(const std::vector<uint64_t>& pairs,
                                                      uint64_t disk_size_bytes) {
   if (pairs.size() % 2 != 0) {
-    return Status(reason::kChangedBlocksInvalid,
-                  "read the list of changed blocks: the last offset has no size; make the list anew");
+    return Status(
+        reason::kChangedBlocksInvalid,
+        "read the list of changed blocks: the last offset has no size; make the list anew");
   }
   ChangedBlockMap map(Kind::kExtents);
   map.ranges_.reserve(pairs.size() / 2);

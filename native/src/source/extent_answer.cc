@@ -72,8 +72,7 @@ Status MergeAnswers(uint64_t offset_bytes, uint64_t size_bytes, const ContextAns
     const Extent extent{offset, bytes, (allocated.flags() & kStateZero) == 0,
                         (dirty.flags() & kStateDirty) != 0};
     Extent* last = extents->empty() ? nullptr : &extents->back();
-    if (last != nullptr && last->allocated == extent.allocated &&
-        last->changed == extent.changed) {
+    if (last != nullptr && last->allocated == extent.allocated && last->changed == extent.changed) {
       last->size_bytes += bytes;
     } else {
       extents->push_back(extent);

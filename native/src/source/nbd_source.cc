@@ -70,15 +70,15 @@ Result<std::unique_ptr<BlockSource>> NbdSource::Open(const NbdOptions& options,
     const std::string found = std::to_string(connection->size_bytes());
     const std::string promised = std::to_string(size_bytes);
     return Status(reason::kDiskSizeMismatch,
-                   "open " + options.uri + ": it has " + found + " bytes, " + promised +
-                       " were promised; take a new point",
-                   {{"uri", options.uri}, {"found_bytes", found}, {"promised_bytes", promised}});
+                  "open " + options.uri + ": it has " + found + " bytes, " + promised +
+                      " were promised; take a new point",
+                  {{"uri", options.uri}, {"found_bytes", found}, {"promised_bytes", promised}});
   }
   if (!bitmap.empty() && !connection->HasContext(bitmap)) {
     return Status(reason::kChangedBlocksInvalid,
-                   "open " + options.uri + ": the server does not offer the metadata context " +
-                       bitmap + "; export the bitmap or back up without it",
-                   {{"uri", options.uri}, {"context", bitmap}});
+                  "open " + options.uri + ": the server does not offer the metadata context " +
+                      bitmap + "; export the bitmap or back up without it",
+                  {{"uri", options.uri}, {"context", bitmap}});
   }
   return std::unique_ptr<BlockSource>(new NbdSource(std::move(connection), bitmap));
 }
@@ -87,9 +87,9 @@ Status NbdSource::ReadFailure(const char* what, uint64_t offset_bytes,
                               const std::string& cause) const {
   const std::string offset = std::to_string(offset_bytes);
   return Status(reason::kSourceReadFailed,
-                 std::string(what) + " " + connection_->uri() + " at byte " + offset + ": " +
-                     cause + "; the point may be broken, run the backup again",
-                 {{"uri", connection_->uri()}, {"offset_bytes", offset}});
+                std::string(what) + " " + connection_->uri() + " at byte " + offset + ": " + cause +
+                    "; the point may be broken, run the backup again",
+                {{"uri", connection_->uri()}, {"offset_bytes", offset}});
 }
 
 Result<Extent> NbdSource::ExtentAt(uint64_t offset_bytes) {

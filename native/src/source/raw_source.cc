@@ -25,14 +25,14 @@ Status OpenFailure(const std::string& path, int error) {
     advice = "let this user read the image";
   }
   return Status(found, "open " + path + ": " + std::strerror(error) + "; " + advice,
-                 {{"path", path}});
+                {{"path", path}});
 }
 
 Status ReadFailure(const std::string& path, uint64_t offset_bytes, const std::string& what) {
   const std::string offset = std::to_string(offset_bytes);
   return Status(reason::kSourceReadFailed,
-                 "read " + path + " at byte " + offset + ": " + what + "; run the backup again",
-                 {{"path", path}, {"offset_bytes", offset}});
+                "read " + path + " at byte " + offset + ": " + what + "; run the backup again",
+                {{"path", path}, {"offset_bytes", offset}});
 }
 
 }  // namespace
@@ -68,17 +68,17 @@ Result<std::unique_ptr<BlockSource>> RawSource::Open(const std::string& path, ui
   if (!is_device && !S_ISREG(info.st_mode)) {
     close(fd);
     return Status(reason::kImageFormatWrong,
-                   "open " + path + ": it is neither a file nor a block device; name a disk image",
-                   {{"path", path}});
+                  "open " + path + ": it is neither a file nor a block device; name a disk image",
+                  {{"path", path}});
   }
   if (found_bytes != size_bytes) {
     close(fd);
     const std::string found = std::to_string(found_bytes);
     const std::string promised = std::to_string(size_bytes);
     return Status(reason::kDiskSizeMismatch,
-                   "open " + path + ": it has " + found + " bytes, " + promised +
-                       " were promised; take a new point",
-                   {{"path", path}, {"found_bytes", found}, {"promised_bytes", promised}});
+                  "open " + path + ": it has " + found + " bytes, " + promised +
+                      " were promised; take a new point",
+                  {{"path", path}, {"found_bytes", found}, {"promised_bytes", promised}});
   }
   posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
   return std::unique_ptr<BlockSource>(new RawSource(fd, path, size_bytes, !is_device, cancel));

@@ -95,7 +95,8 @@ Status RestoreDisk(ChunkReader* chunks, const StoredDisk& disk, DiskTarget* targ
   MapReader map(chunks, disk.root, BlockCountOf(disk.size_bytes));
   RETURN_IF_ERROR(CountBlocks(restore, &map));
 
-  const unsigned thread_count = std::clamp(std::thread::hardware_concurrency(), 1u, kThreadCountMax);
+  const unsigned thread_count =
+      std::clamp(std::thread::hardware_concurrency(), 1u, kThreadCountMax);
   BatchQueue queue(thread_count * kOpenBatchesPerThread);
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < thread_count; ++i) {

@@ -8,10 +8,7 @@ namespace blockferry {
 
 ChunkStore::ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, MapReader base,
                        Progress* progress)
-    : session_(session),
-      writer_(std::move(writer)),
-      base_(std::move(base)),
-      progress_(progress) {}
+    : session_(session), writer_(std::move(writer)), base_(std::move(base)), progress_(progress) {}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::Open(Session* session, const std::string& disk_id,
                                                      uint64_t size_bytes,

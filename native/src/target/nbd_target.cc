@@ -66,8 +66,7 @@ Status NbdTarget::CheckSlots() {
 
 Status NbdTarget::Write(uint64_t offset_bytes, Bytes bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
-  RETURN_IF_ERROR(
-      connection_->WaitUntil("write to", [this] { return FreeSlot() != nullptr; }));
+  RETURN_IF_ERROR(connection_->WaitUntil("write to", [this] { return FreeSlot() != nullptr; }));
   RETURN_IF_ERROR(CheckSlots());
   Slot& slot = *FreeSlot();
   slot.bytes.assign(bytes.begin(), bytes.end());
@@ -97,8 +96,7 @@ Status NbdTarget::Finish() {
   if (nbd_aio_flush(connection_->handle(), done, 0) < 0) {
     return TargetFailure("flush", connection_->uri(), nbd_get_errno());
   }
-  RETURN_IF_ERROR(
-      connection_->WaitUntil("flush", [this] { return !slots_.front().busy; }));
+  RETURN_IF_ERROR(connection_->WaitUntil("flush", [this] { return !slots_.front().busy; }));
   if (slots_.front().error != 0) {
     return TargetFailure("flush", connection_->uri(), slots_.front().error);
   }

@@ -46,8 +46,7 @@ RawTarget::~RawTarget() {
 
 Status RawTarget::Write(uint64_t offset_bytes, Bytes bytes) {
   while (!bytes.empty()) {
-    const ssize_t count =
-        pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset_bytes));
+    const ssize_t count = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset_bytes));
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) {
       return TargetFailure("write at byte " + std::to_string(offset_bytes) + " of", path_,

@@ -1,0 +1,86 @@
+// The native side's entry: the functions of lib/native.ts, in its order.
+
+#include <libnbd.h>
+#include <lz4.h>
+#include <napi.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "core/file.h"
+#include "jobs.h"
+#include "peer.h"
+#include "repository/repository.h"
+#include "repository_object.h"
+#include "values.h"
+
+namespace blockferry {
+namespace {
+
+Napi::Value StartCreateRepository(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  return StartJob<RepositoryInfo>(
+      info.Env(), [folder = *folder] { return Repository::Create(SystemFiles(), folder); },
+      InfoObject);
+}
+
+Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  if (!info[1].IsBoolean()) {
+    return Rejected(info.Env(), Unfit("readOnly", "it is not a boolean"));
+  }
+  using SharedRepository = std::shared_ptr<Repository>;
+  return StartJob<SharedRepository>(
+      info.Env(),
+      [folder = *folder,
+       read_only = info[1].As<Napi::Boolean>().Value()]() -> Result<SharedRepository> {
+        ASSIGN_OR_RETURN(std::unique_ptr<Repository> repository,
+                         Repository::Open(SystemFiles(), folder, read_only));
+        return SharedRepository(std::move(repository));
+      },
+      RepositoryObject);
+}
+
+Napi::Value StartPeerOf(const Napi::CallbackInfo& info) {
+  const Result<std::string> path = TextOf(info[0], "socketPath");
+  if (!path.ok()) return Rejected(info.Env(), path.status());
+  return StartJob<Peer>(
+      info.Env(), [path = *path] { return PeerOf(path); },
+      [](Napi::Env env, const Peer& peer) -> Napi::Value {
+        Napi::Object object = Napi::Object::New(env);
+        object.Set("pid", static_cast<double>(peer.pid));
+        object.Set("uid", static_cast<double>(peer.uid));
+        object.Set("gid", static_cast<double>(peer.gid));
+        return object;
+      });
+}
+
+Napi::Value GetVersions(const Napi::CallbackInfo& info) {
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("node_api", NAPI_VERSION);
+  nbd_handle* handle = nbd_create();
+  const char* libnbd = handle == nullptr ? nullptr : nbd_get_version(handle);
+  object.Set("libnbd", libnbd == nullptr ? "" : libnbd);
+  if (handle != nullptr) nbd_close(handle);
+  object.Set("lz4", LZ4_versionString());
+  return object;
+}
+
+Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
+  Jobs::Install(env);
+  exports.Set("createRepository",
+              Napi::Function::New(env, StartCreateRepository, "createRepository"));
+  exports.Set("openRepository", Napi::Function::New(env, StartOpenRepository, "openRepository"));
+  exports.Set("peerOf", Napi::Function::New(env, StartPeerOf, "peerOf"));
+  exports.Set("versions", Napi::Function::New(env, GetVersions, "versions"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(blockferry, Initialize)
+
+}  // namespace blockferry
