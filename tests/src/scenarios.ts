@@ -1,0 +1,18 @@
+import { freeze } from './freeze.ts'
+import { instants, kills } from './kills.ts'
+import { qemuKilled } from './qemu_killed.ts'
+import { rebuild } from './rebuild.ts'
+import type { Scenario } from './row.ts'
+import { stranger } from './stranger.ts'
+import { tracking } from './tracking.ts'
+
+/** In the order of their cost. */
+export const scenarios: Scenario[] = [
+  stranger,
+  tracking,
+  rebuild,
+  qemuKilled,
+  instants,
+  freeze,
+  kills,
+]
