@@ -6,10 +6,11 @@
 import { BackupError } from '@blockferry/errors'
 import type { BeginPoint, FoundPoint, HypervisorDriver, Point, Vm } from '../driver.ts'
 import { listImageVms } from './folder_inventory.ts'
-import { ImagePoints, type ImagePointsOptions } from './image_points.ts'
+import { ImagePoints } from './image_points.ts'
 import { imageVmOfPaths, toVm } from './image_vm.ts'
+import type { Outcome, PointKeeperOptions } from './point_keeper.ts'
 
-export interface FolderDriverOptions extends ImagePointsOptions {
+export interface FolderDriverOptions extends PointKeeperOptions {
   /** Folder of the images; null: only images that a caller names. */
   folder: string | null
 }
@@ -45,19 +46,19 @@ export class FolderDriver implements HypervisorDriver {
 
   async confirmPoint(pointId: string, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
-    await this.#points.confirm(pointId)
+    await this.#points.keeper.confirm(pointId)
   }
 
-  async releasePoint(pointId: string, _outcome: 'committed' | 'dropped'): Promise<void> {
-    await this.#points.release(pointId)
+  async releasePoint(pointId: string, outcome: Outcome): Promise<void> {
+    await this.#points.keeper.release(pointId, outcome)
   }
 
   async findPoints(_signal: AbortSignal): Promise<FoundPoint[]> {
-    return await this.#points.findPoints()
+    return await this.#points.keeper.findPoints()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#points[Symbol.asyncDispose]()
+    await this.#points.keeper[Symbol.asyncDispose]()
   }
 
   async #find(identity: string, signal: AbortSignal) {

@@ -1,4 +1,4 @@
-// What a point of a folder host leaves on disk, one file per VM in the run folder:
+// What a point of a machine that is off leaves on disk, one file per VM in the run folder:
 // the lock (it is created exclusively), what was promised about the images, and whether a stopped
 // machine still has to be started. A later process of ours reads it after a crash.
 import { createHash } from 'node:crypto'
@@ -17,6 +17,8 @@ export interface PointFile {
   vmName: string
   /** Written before the stop hook runs, so that the machine is started whatever happens then. */
   start: Hook | null
+  /** How a release tidies the bitmaps of the images, or null when there are none. */
+  bitmaps: { repositoryId: string; keptPointIds: string[] } | null
   /** Empty until the point began. */
   states: ImageState[]
   /** Null until the point began. */
