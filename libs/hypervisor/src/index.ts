@@ -1,4 +1,6 @@
 export * from './driver.ts'
-export * from './qmp.ts'
 export { FolderDriver, type FolderDriverOptions } from './folder/folder_driver.ts'
+export { QemuDriver, type QemuDriverOptions } from './qemu/driver.ts'
+export { QemuOffDriver, type QemuOffDriverOptions } from './qemu_off/qemu_off_driver.ts'
+export * from './qmp.ts'
 export * from './storage_daemon.ts'

@@ -1,0 +1,26 @@
+// The NBD server inside QEMU. There is one per QEMU and no way to ask whose it is, so
+// a leftover of ours is known by the socket file that the QEMU process listens on.
+import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
+
+/** The socket files below `folder` on which the process listens. */
+export async function socketsServedBy(pid: number, folder: string): Promise<string[]> {
+  const real = await realpath(folder).catch(() => folder)
+  const table = await readFile('/proc/net/unix', 'utf8').catch(() => '')
+  const pathOfInode = new Map<string, string>()
+  for (const line of table.split('\n')) {
+    const fields = line.trim().split(/\s+/)
+    const [inode, path] = [fields[6], fields[7]]
+    if (inode && path && (path.startsWith(`${folder}/`) || path.startsWith(`${real}/`))) {
+      pathOfInode.set(inode, path)
+    }
+  }
+  if (pathOfInode.size === 0) return []
+  const descriptors = await readdir(`/proc/${pid}/fd`).catch((): string[] => [])
+  const served = await Promise.all(
+    descriptors.map(async (descriptor) => {
+      const link = await readlink(`/proc/${pid}/fd/${descriptor}`).catch(() => '')
+      return pathOfInode.get(/^socket:\[(\d+)\]$/.exec(link)?.[1] ?? '')
+    }),
+  )
+  return served.filter((path) => path !== undefined)
+}
