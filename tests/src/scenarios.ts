@@ -1,5 +1,6 @@
 import { freeze } from './freeze.ts'
 import { instants, kills } from './kills.ts'
+import { oddChanges, oddSizes } from './odd_disks.ts'
 import { qemuKilled } from './qemu_killed.ts'
 import { rebuild } from './rebuild.ts'
 import type { Scenario } from './row.ts'
@@ -10,6 +11,8 @@ import { tracking } from './tracking.ts'
 export const scenarios: Scenario[] = [
   stranger,
   tracking,
+  oddSizes,
+  oddChanges,
   rebuild,
   qemuKilled,
   instants,
