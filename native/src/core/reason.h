@@ -1,5 +1,5 @@
 // The reasons of proto/blockferry/error/v1/error.proto, as the native side uses them: the enum's
-// names without their prefix. reason_test.cc holds this list equal to the proto.
+// names without their prefix. reason_test.cc holds this list a part of the proto's.
 #ifndef BLOCKFERRY_CORE_REASON_H_
 #define BLOCKFERRY_CORE_REASON_H_
 

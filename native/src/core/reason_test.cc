@@ -20,14 +20,14 @@ std::set<std::string> Matches(const std::string& path, const std::regex& pattern
   return found;
 }
 
-TEST(Reason, ListsTheReasonsOfTheProto) {
+TEST(Reason, NamesOnlyReasonsOfTheProto) {
   std::string root = BLOCKFERRY_ROOT;
   std::set<std::string> proto = Matches(root + "/proto/blockferry/error/v1/error.proto",
                                         std::regex("^  REASON_([A-Z_]+) = [1-9]"));
   std::set<std::string> header =
       Matches(root + "/native/src/core/reason.h", std::regex("= \"([A-Z_]+)\";"));
-  EXPECT_FALSE(proto.empty());
-  EXPECT_EQ(header, proto);
+  ASSERT_FALSE(header.empty());
+  for (const std::string& reason : header) EXPECT_TRUE(proto.contains(reason)) << reason;
 }
 
 }  // namespace

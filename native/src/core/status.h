@@ -79,9 +79,9 @@ class [[nodiscard]] Result {
   Status status_;
 };
 
-inline Status ToStatus(Status status) { return status; }
+inline const Status& ToStatus(const Status& status) { return status; }
 template <typename T>
-Status ToStatus(const Result<T>& result) {
+const Status& ToStatus(const Result<T>& result) {
   return result.status();
 }
 
@@ -89,11 +89,11 @@ Status ToStatus(const Result<T>& result) {
 #define BLOCKFERRY_JOIN(a, b) BLOCKFERRY_JOIN_(a, b)
 
 // Works on a Status and on a Result whose value is not wanted.
-#define RETURN_IF_ERROR(expression)                                     \
-  do {                                                                  \
-    if (auto status_or_result = (expression); !status_or_result.ok()) { \
-      return ::blockferry::ToStatus(std::move(status_or_result));       \
-    }                                                                   \
+#define RETURN_IF_ERROR(expression)                                       \
+  do {                                                                    \
+    if (auto&& status_or_result = (expression); !status_or_result.ok()) { \
+      return ::blockferry::ToStatus(status_or_result);                    \
+    }                                                                     \
   } while (false)
 
 #define ASSIGN_OR_RETURN(declaration, expression) \

@@ -59,10 +59,11 @@ class DiskWriter : private MapNodeSink {
              const std::optional<Digest>& base_root);
 
   Result<Digest> PutNode(Bytes node) override;
-  Status SaveCheckpointWhenDurable(uint64_t next_index);
-  void Note(uint64_t ordinal);
+  // A checkpoint of everything before `next_index`, when it is due and all of it is durable.
+  Status SaveCheckpointWhenDue(uint64_t next_index);
   ByteVector EncodeState(uint64_t next_index) const;
   bool RestoreState(Bytes checkpoint);
+  Status PutIndex(uint64_t index, const Digest& name, uint64_t ordinal);
 
   Session* session_;
   std::string disk_id_;
@@ -74,8 +75,8 @@ class DiskWriter : private MapNodeSink {
   uint64_t resumed_at_ = 0;
   // The youngest pack of this session that the map refers to; see Session.
   uint64_t ordinal_max_ = 0;
-  uint64_t saved_ordinal_ = 0;
-  uint64_t saved_index_ = 0;
+  uint64_t saved_sealed_count_ = 0;
+  uint64_t blocks_since_saved_ = 0;
 };
 
 }  // namespace blockferry

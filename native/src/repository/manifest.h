@@ -43,6 +43,7 @@ struct Manifest {
 // What listing finds: a manifest, or why the file at `path` cannot be trusted.
 struct ListedManifest {
   std::string path;
+  uint64_t sequence = 0;  // From the file's name, which a damaged file has, too.
   std::optional<Manifest> manifest;
   Status damage;  // Ok exactly when there is a manifest.
 };

@@ -12,6 +12,7 @@
 #include <shared_mutex>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "repository/pack_writer.h"
@@ -67,9 +68,11 @@ class PackIndex {
   void ForEach(RecordType type, const Digest& name, Visit visit) const;
   void Insert(const Slot& slot, const Place& place);
   void Grow();
+  uint64_t Sum(uint64_t (*of)(const Pack&)) const;
 
   mutable std::shared_mutex mutex_;
   std::vector<Pack> packs_;
+  std::unordered_map<std::string, uint32_t> by_id_;  // Usable packs by their id in hex.
   std::vector<Slot> slots_;
   std::vector<Place> places_;
   uint64_t used_ = 0;

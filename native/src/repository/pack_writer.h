@@ -8,7 +8,7 @@
 #include <array>
 #include <memory>
 #include <string>
-#include <unordered_map>
+#include <string_view>
 #include <vector>
 
 #include "core/file.h"
@@ -21,7 +21,7 @@ using PackId = std::array<std::byte, 16>;
 
 // One line of a pack's table.
 struct PackEntry {
-  Digest name;
+  Digest name{};
   RecordType type = RecordType::kChunk;
   Codec codec = Codec::kStored;
   uint32_t offset = 0;  // Of the record's header in the pack.
@@ -44,16 +44,17 @@ class PackWriter {
   bool full() const;
   bool Has(RecordType type, const Digest& name) const;
 
-  // Returns the bytes appended.
+  // Returns the bytes appended. REQUIRES: !full().
   Result<uint64_t> Append(const NewRecord& record);
 
-  // Writes the table, syncs, renames to `final_path` (the name of the repository), syncs that
-  // folder. The pack is durable after it.
+  // Writes the table, syncs, renames to `final_path`, syncs `final_folder`. The pack is durable
+  // after it. NOT_FOUND when somebody took the temporary file away.
   Status Seal(const std::string& final_folder, const std::string& final_path);
 
  private:
   PackWriter(FileSystem& files, std::string path, std::unique_ptr<File> file, const PackId& id);
   Status Write(Bytes bytes);
+  ByteVector EncodeTable() const;
 
   FileSystem& files_;
   std::string path_;
@@ -61,7 +62,8 @@ class PackWriter {
   PackId id_;
   uint64_t size_ = 0;
   std::vector<PackEntry> entries_;
-  std::unordered_map<uint64_t, std::vector<uint32_t>> by_name_;
+  // Open addressing by name, half full at most: the entry's position plus one, 0 when free.
+  std::vector<uint32_t> slots_;
   ByteVector buffer_;
   Status failure_;
 };

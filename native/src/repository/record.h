@@ -23,10 +23,6 @@ struct NewRecord {
   Bytes stored;
 };
 
-// Turns stored bytes back into exactly plain.size() plain bytes. False when they do not give that:
-// the bytes may come from anyone.
-bool DecodeRecord(Codec codec, Bytes stored, MutableBytes plain);
-
 }  // namespace blockferry
 
 #endif  // BLOCKFERRY_REPOSITORY_RECORD_H_

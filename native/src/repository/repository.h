@@ -4,9 +4,11 @@
 #ifndef BLOCKFERRY_REPOSITORY_REPOSITORY_H_
 #define BLOCKFERRY_REPOSITORY_REPOSITORY_H_
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +17,7 @@
 #include "repository/block_geometry.h"
 #include "repository/chunk_reader.h"
 #include "repository/manifest.h"
+#include "repository/pack_files.h"
 #include "repository/pack_index.h"
 #include "repository/session.h"
 
@@ -71,9 +74,21 @@ class Repository : public ChunkReader {
   friend class Session;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
              const Digest& naming_key);
+  // The plain bytes must fill the buffer exactly, or at most.
   Result<size_t> ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
-                            uint64_t* stored_size);
+                            bool size_is_exact, uint64_t* stored_size);
+  Status ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
+                   bool size_is_exact, MutableBytes* plain);
+  Status RefreshFolder(const std::string& folder, std::set<std::string>* seen);
+  // A pack that a session of this process has sealed.
+  uint32_t AddSealedPack(const PackWriter& pack);
+  Status ListVm(const std::string& vm_pseudonym, std::vector<ListedManifest>* listed);
+  Status CheckWritable(std::string_view doing) const;
+
   std::string Path(std::string_view inside) const;
+  std::string PackFolder(const PackId& id) const;
+  std::string PackPath(const PackId& id) const;
+  std::string ManifestFolder(std::string_view vm_pseudonym) const;
 
   FileSystem& files_;
   std::string folder_;
@@ -81,6 +96,12 @@ class Repository : public ChunkReader {
   RepositoryId id_;
   Naming naming_;
   PackIndex index_;
+  PackFiles pack_files_;
+
+  // Held while packs are listed or added, so that none is added twice.
+  std::mutex refresh_mutex_;
+  std::mutex damaged_mutex_;
+  std::map<std::string, Status> damaged_;  // By path.
 };
 
 }  // namespace blockferry

@@ -6,6 +6,7 @@
 #ifndef BLOCKFERRY_REPOSITORY_SESSION_H_
 #define BLOCKFERRY_REPOSITORY_SESSION_H_
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -69,32 +70,57 @@ class Session {
     uint64_t ordinal = 0;      // Which of this session's packs holds it; 0: a durable pack.
     uint64_t stored_size = 0;  // Bytes appended; 0 when it was present.
   };
+  // The last checkpoint of a disk that is complete, until all it refers to is durable.
+  struct CompleteDisk {
+    std::string disk_id;
+    ByteVector state;
+    uint64_t ordinal = 0;
+  };
 
   Session(Repository* repository, SessionOptions options);
+
+  // Opening: the candidate is created before older sessions are looked for, so that of two that
+  // open at once at least one sees the other.
   Status Open();
   Status Fence();
   Status RemoveLeftovers();
+
+  // All take the lock, or fail as the session did.
   Result<Put> PutRecord(const NewRecord& record);
-  Result<std::optional<Put>> PutPresent(const Digest& name, RecordType type);
-  Status SealPack();
+  Result<std::optional<Put>> PutPresent(RecordType type, const Digest& name);
   Status SaveCheckpoint(const std::string& disk_id, Bytes state);
-  std::string CheckpointPath(const std::string& disk_id) const;
-  Result<std::optional<Manifest>> FindCommitted();
-  Status CheckReferences(const CommitOptions& options);
+  Status KeepComplete(CompleteDisk disk);
+  std::optional<ByteVector> LoadCheckpoint(const std::string& disk_id);
+  bool ReferTo(Bytes pack_ids);
+
+  // REQUIRES: the lock is held.
+  Result<std::optional<Put>> FindPresent(RecordType type, const Digest& name);
+  Status StartPack();
+  Status SealPack();
+  Status WriteCheckpoint(const std::string& disk_id, Bytes state);
+  Status Fail(Status failure);
+  Result<std::optional<Manifest>> FindCommitted(const std::vector<ListedManifest>& listed);
+  Status CheckReferences(const CommitOptions& options, const std::vector<ListedManifest>& listed);
   Status WriteManifest(const Manifest& manifest);
-  void RemoveSessionFiles(bool committed);
+  void RemoveFiles(bool committed);
+
+  std::string CheckpointPath(const std::string& disk_id, std::string_view suffix) const;
+  Status Fenced(const std::string& what) const;
 
   Repository* repository_;
   SessionOptions options_;
   std::string folder_;
+  std::string prefix_;  // Of all file names of this session: its token and a random number.
   std::string candidate_path_;
   std::unique_ptr<File> candidate_;
 
+  // Lock order: this one, then the repository's.
   std::mutex mutex_;
   // The packs of this session count from 1; pack i is durable when i <= sealed_count_.
   std::unique_ptr<PackWriter> pack_;
-  uint64_t sealed_count_ = 0;
+  std::atomic<uint64_t> sealed_count_ = 0;
   std::unordered_set<uint32_t> referenced_packs_;
+  std::vector<CompleteDisk> complete_disks_;
   Status failure_;  // The first failed write: the session can only be aborted after it.
   bool ended_ = false;
 };

@@ -1,0 +1,130 @@
+#include "repository/pack_writer.h"
+
+#include <cassert>
+
+#include "core/endian.h"
+#include "repository/pack_format.h"
+
+namespace blockferry {
+namespace {
+
+using namespace pack_format;
+
+constexpr size_t kSlotCount = 2 * kEntryCountMax;
+
+size_t SlotOf(const Digest& name) { return LoadLe<uint64_t>(name.data()) % kSlotCount; }
+
+}  // namespace
+
+PackWriter::PackWriter(FileSystem& files, std::string path, std::unique_ptr<File> file,
+                       const PackId& id)
+    : files_(files), path_(std::move(path)), file_(std::move(file)), id_(id), slots_(kSlotCount) {
+  buffer_.reserve(kRecordHeaderSize + kStoredSizeMax);
+}
+
+Result<std::unique_ptr<PackWriter>> PackWriter::Create(FileSystem& files, const std::string& path,
+                                                       const RepositoryId& repository,
+                                                       const PackId& id,
+                                                       std::string_view point_id) {
+  assert(point_id.size() <= kPointIdSize);
+  ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.CreateExclusive(path));
+  std::unique_ptr<PackWriter> pack(new PackWriter(files, path, std::move(file), id));
+  ByteVector header;
+  ByteWriter out(&header);
+  out.PutBytes(BytesOf(kHeaderMagic));
+  out.Put(kVersion);
+  out.Put(uint32_t{0});
+  out.PutBytes(repository);
+  out.PutBytes(id);
+  out.PutBytes(BytesOf(point_id));
+  out.PutZeroes(kPointIdSize - point_id.size());
+  Digest digest = Blake3Hash(header);
+  out.PutBytes(Bytes(digest).first(kShortDigestSize));
+  assert(header.size() == kHeaderSize);
+  RETURN_IF_ERROR(pack->Write(header));
+  return pack;
+}
+
+bool PackWriter::full() const { return size_ >= kTargetSize || entries_.size() >= kEntryCountMax; }
+
+bool PackWriter::Has(RecordType type, const Digest& name) const {
+  for (size_t slot = SlotOf(name); slots_[slot] != 0; slot = (slot + 1) % kSlotCount) {
+    const PackEntry& entry = entries_[slots_[slot] - 1];
+    if (entry.name == name && entry.type == type) return true;
+  }
+  return false;
+}
+
+Status PackWriter::Write(Bytes bytes) {
+  if (!failure_.ok()) return failure_;
+  failure_ = file_->Append(bytes);
+  if (failure_.ok()) size_ += bytes.size();
+  return failure_;
+}
+
+Result<uint64_t> PackWriter::Append(const NewRecord& record) {
+  assert(!full());
+  assert(record.plain_size > 0 && record.plain_size <= kBlockSize);
+  assert(!record.stored.empty() && record.stored.size() <= record.plain_size);
+  buffer_.resize(kShortDigestSize);
+  ByteWriter out(&buffer_);
+  out.Put(static_cast<uint8_t>(record.type));
+  out.Put(static_cast<uint8_t>(record.codec));
+  out.Put(uint16_t{0});
+  out.Put(record.plain_size);
+  out.Put(static_cast<uint32_t>(record.stored.size()));
+  out.Put(uint32_t{0});
+  out.PutBytes(record.name);
+  out.PutZeroes(kRecordReservedSize);
+  assert(buffer_.size() == kRecordHeaderSize);
+  out.PutBytes(record.stored);
+  Digest digest = Blake3Hash(Bytes(buffer_).subspan(kShortDigestSize));
+  std::memcpy(buffer_.data(), digest.data(), kShortDigestSize);
+
+  PackEntry entry{record.name,       record.type,
+                  record.codec,      static_cast<uint32_t>(size_),
+                  record.plain_size, static_cast<uint32_t>(record.stored.size())};
+  RETURN_IF_ERROR(Write(buffer_));
+  entries_.push_back(entry);
+  size_t slot = SlotOf(record.name);
+  while (slots_[slot] != 0) slot = (slot + 1) % kSlotCount;
+  slots_[slot] = static_cast<uint32_t>(entries_.size());
+  return buffer_.size();
+}
+
+// The table and the footer.
+ByteVector PackWriter::EncodeTable() const {
+  ByteVector table;
+  table.reserve(entries_.size() * kEntrySize + kFooterSize);
+  ByteWriter out(&table);
+  for (const PackEntry& entry : entries_) {
+    out.PutBytes(entry.name);
+    out.Put(entry.offset);
+    out.Put(entry.plain_size);
+    out.Put(entry.stored_size);
+    out.Put(static_cast<uint8_t>(entry.type));
+    out.Put(static_cast<uint8_t>(entry.codec));
+    out.Put(uint16_t{0});
+  }
+  out.Put(size_);
+  out.Put(static_cast<uint32_t>(entries_.size()));
+  out.Put(kVersion);
+  out.PutBytes(id_);
+  Digest digest = Blake3Hash(table);
+  out.PutBytes(Bytes(digest).first(kFooterDigestSize));
+  out.PutBytes(BytesOf(kFooterMagic));
+  return table;
+}
+
+Status PackWriter::Seal(const std::string& final_folder, const std::string& final_path) {
+  RETURN_IF_ERROR(Write(EncodeTable()));
+  failure_ = file_->Sync();
+  RETURN_IF_ERROR(failure_);
+  failure_ = files_.RenameNoReplace(path_, final_path);
+  RETURN_IF_ERROR(failure_);
+  path_ = final_path;
+  failure_ = files_.SyncFolder(final_folder);
+  return failure_;
+}
+
+}  // namespace blockferry

@@ -1,0 +1,472 @@
+#include "repository/repository.h"
+
+#include <algorithm>
+#include <cassert>
+#include <charconv>
+#include <iterator>
+
+#include "core/endian.h"
+#include "repository/manifest_format.h"
+#include "repository/pack_reader.h"
+#include "repository/repository_format.h"
+
+namespace blockferry {
+namespace {
+
+using namespace repository_format;
+
+constexpr size_t kOpenPacksMax = 64;
+
+struct Identity {
+  RepositoryId id{};
+  Digest naming_key{};
+};
+
+std::string Join(const std::string& folder, std::string_view inside) {
+  return folder + "/" + std::string(inside);
+}
+
+// The 256 folders of packs are all made at the start, so that a missing one is an error and never
+// looks like one without packs.
+std::vector<std::string> PackFolders() {
+  std::vector<std::string> folders;
+  for (int i = 0; i < 256; ++i) {
+    std::byte byte = static_cast<std::byte>(i);
+    folders.push_back(std::string(kPacksFolder) + "/" + HexOf(Bytes(&byte, 1)));
+  }
+  return folders;
+}
+
+Status Exists(const std::string& folder, const std::string& what) {
+  return Status(reason::kRepositoryExists,
+                "create repository " + folder + ": " + what +
+                    "; name a folder that is empty or not there yet",
+                {{"path", folder}});
+}
+
+Status Missing(const std::string& folder, const std::string& what) {
+  return Status(reason::kRepositoryMissing,
+                "open repository " + folder + ": " + what +
+                    "; check the path and that its file system is mounted, or create a repository "
+                    "there",
+                {{"path", folder}});
+}
+
+// What a creation that was cut off leaves behind is taken up again: our folders, all empty.
+Status CheckEmpty(FileSystem& files, const std::string& folder) {
+  ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder));
+  for (const FolderEntry& entry : entries) {
+    if (entry.name == kNewRepositoryFile) continue;
+    if (entry.name == kRepositoryFile) return Exists(folder, "there is a repository already");
+    bool is_ours =
+        entry.is_folder && (entry.name == kPacksFolder || entry.name == kManifestsFolder ||
+                            entry.name == kSessionsFolder || entry.name == kIncarnationsFolder);
+    if (!is_ours) return Exists(folder, "the folder is not empty, it holds " + entry.name);
+    std::vector<std::string> insides = {entry.name};
+    if (entry.name == kPacksFolder) {
+      ASSIGN_OR_RETURN(std::vector<FolderEntry> packs, files.List(Join(folder, kPacksFolder)));
+      insides.clear();
+      for (const FolderEntry& pack : packs) {
+        if (!pack.is_folder) return Exists(folder, "the folder holds packs");
+        insides.push_back(std::string(kPacksFolder) + "/" + pack.name);
+      }
+    }
+    for (const std::string& inside : insides) {
+      ASSIGN_OR_RETURN(std::vector<FolderEntry> content, files.List(Join(folder, inside)));
+      if (!content.empty()) {
+        return Exists(folder, "the folder holds a repository without its file \"repository\"");
+      }
+    }
+  }
+  return {};
+}
+
+// A folder that is there already is fine.
+Status EnsureFolder(FileSystem& files, const std::string& path) {
+  Status status = files.CreateFolder(path);
+  return status.Is(reason::kAlreadyExists) ? Status() : status;
+}
+
+ByteVector EncodeIdentity(const Identity& identity) {
+  ByteVector bytes;
+  ByteWriter out(&bytes);
+  out.PutBytes(BytesOf(kMagic));
+  out.Put(kVersion);
+  out.Put(kBlockSize);
+  out.PutBytes(identity.id);
+  out.PutBytes(identity.naming_key);
+  out.PutZeroes(kReservedSize);
+  assert(bytes.size() == kDigestedSize);
+  out.PutBytes(Blake3Hash(bytes));
+  return bytes;
+}
+
+Result<Identity> DecodeIdentity(Bytes bytes, const std::string& path) {
+  ByteReader in(bytes);
+  if (TextOf(in.TakeBytes(kMagicSize)) != kMagic) {
+    return Status(reason::kRepositoryDamaged,
+                  "open repository " + path +
+                      ": the file does not start as that of a repository; "
+                      "restore it from a copy",
+                  {{"path", path}});
+  }
+  // Only the magic and the version have their place in every version.
+  uint32_t version = in.Take<uint32_t>();
+  if (in.ok() && version > kVersion) {
+    return Status(reason::kRepositoryTooNew,
+                  "open repository " + path + ": its format version is " + std::to_string(version) +
+                      ", this program knows version " + std::to_string(kVersion) +
+                      "; upgrade Blockferry",
+                  {{"path", path}, {"version", std::to_string(version)}});
+  }
+  uint32_t block_size = in.Take<uint32_t>();
+  Identity identity;
+  in.TakeInto(identity.id);
+  in.TakeInto(identity.naming_key);
+  if (bytes.size() != kFileSize || !in.ok() || version != kVersion || block_size != kBlockSize ||
+      !Equal(Blake3Hash(bytes.first(kDigestedSize)), bytes.last(32))) {
+    return Status(reason::kRepositoryDamaged,
+                  "open repository " + path +
+                      ": the file has a wrong checksum; restore it from a "
+                      "copy",
+                  {{"path", path}});
+  }
+  return identity;
+}
+
+struct ManifestFileName {
+  uint64_t sequence = 0;
+  std::string backup_id;
+};
+
+std::optional<ManifestFileName> ParseManifestName(std::string_view name) {
+  std::string_view suffix = kManifestSuffix;
+  size_t hyphen = name.find('-');
+  if (!name.ends_with(suffix) || hyphen == std::string_view::npos || hyphen < kSequenceDigits) {
+    return std::nullopt;
+  }
+  ManifestFileName parsed;
+  auto [end, error] = std::from_chars(name.data(), name.data() + hyphen, parsed.sequence);
+  if (error != std::errc() || end != name.data() + hyphen) return std::nullopt;
+  parsed.backup_id = name.substr(hyphen + 1, name.size() - hyphen - 1 - suffix.size());
+  if (!IsFileId(parsed.backup_id)) return std::nullopt;
+  return parsed;
+}
+
+}  // namespace
+
+Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& folder) {
+  Status made = files.CreateFolder(folder);
+  if (made.Is(reason::kNotFound)) {
+    return Missing(folder, "the folder that it would be created in does not exist");
+  }
+  if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
+  if (!made.ok()) RETURN_IF_ERROR(CheckEmpty(files, folder));
+  for (const char* name : {kPacksFolder, kManifestsFolder, kSessionsFolder, kIncarnationsFolder}) {
+    RETURN_IF_ERROR(EnsureFolder(files, Join(folder, name)));
+  }
+  for (const std::string& name : PackFolders()) {
+    RETURN_IF_ERROR(EnsureFolder(files, Join(folder, name)));
+  }
+  RETURN_IF_ERROR(files.SyncFolder(Join(folder, kPacksFolder)));
+
+  // The file comes last and by rename: a folder that has it is a whole repository.
+  Identity identity;
+  FillRandom(identity.id);
+  FillRandom(identity.naming_key);
+  std::string temporary = Join(folder, kNewRepositoryFile);
+  Status removed = files.Remove(temporary);
+  if (!removed.ok() && !removed.Is(reason::kNotFound)) return removed;
+  ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.CreateExclusive(temporary));
+  RETURN_IF_ERROR(file->Append(EncodeIdentity(identity)));
+  RETURN_IF_ERROR(file->Sync());
+  Status renamed = files.RenameNoReplace(temporary, Join(folder, kRepositoryFile));
+  if (renamed.Is(reason::kAlreadyExists) || renamed.Is(reason::kNotFound)) {
+    return Exists(folder, "another program created one at the same time");
+  }
+  RETURN_IF_ERROR(renamed);
+  RETURN_IF_ERROR(files.SyncFolder(folder));
+  RETURN_IF_ERROR(files.SyncFolder(Join(folder, "..")));
+  return RepositoryInfo{identity.id, kVersion, kBlockSize, 0, 0, 0};
+}
+
+Result<std::unique_ptr<Repository>> Repository::Open(FileSystem& files, const std::string& folder,
+                                                     bool read_only) {
+  std::string path = Join(folder, kRepositoryFile);
+  Result<ByteVector> bytes = ReadWholeFile(files, path, 1024 * 1024);
+  if (bytes.status().Is(reason::kNotFound)) return Missing(folder, "there is none");
+  RETURN_IF_ERROR(bytes);
+  ASSIGN_OR_RETURN(Identity identity, DecodeIdentity(*bytes, path));
+  std::unique_ptr<Repository> repository(
+      new Repository(files, folder, read_only, identity.id, identity.naming_key));
+  RETURN_IF_ERROR(repository->Refresh());
+  return repository;
+}
+
+Repository::Repository(FileSystem& files, std::string folder, bool read_only,
+                       const RepositoryId& id, const Digest& naming_key)
+    : files_(files),
+      folder_(std::move(folder)),
+      read_only_(read_only),
+      id_(id),
+      naming_(naming_key),
+      pack_files_(files, kOpenPacksMax) {}
+
+Repository::~Repository() = default;
+
+std::string Repository::Path(std::string_view inside) const { return Join(folder_, inside); }
+
+std::string Repository::PackFolder(const PackId& id) const {
+  return Path(std::string(kPacksFolder) + "/" + HexOf(Bytes(id).first(1)));
+}
+
+std::string Repository::PackPath(const PackId& id) const {
+  return PackFolder(id) + "/" + HexOf(id) + kPackSuffix;
+}
+
+std::string Repository::ManifestFolder(std::string_view vm_pseudonym) const {
+  return Path(std::string(kManifestsFolder) + "/" + std::string(vm_pseudonym));
+}
+
+RepositoryInfo Repository::info() {
+  return {id_, kVersion, kBlockSize, index_.pack_count(), index_.stored(), index_.chunk_count()};
+}
+
+std::vector<DamagedFile> Repository::damaged_packs() {
+  std::lock_guard lock(damaged_mutex_);
+  std::vector<DamagedFile> files;
+  for (const auto& [path, damage] : damaged_) files.push_back({path, damage});
+  return files;
+}
+
+Status Repository::CheckWritable(std::string_view doing) const {
+  if (!read_only_) return {};
+  return Status(reason::kRepositoryReadOnly,
+                std::string(doing) + " in repository " + folder_ +
+                    ": it was opened for reading only; open it for writing",
+                {{"path", folder_}});
+}
+
+Result<uint64_t> Repository::DrawIncarnation() {
+  RETURN_IF_ERROR(CheckWritable("draw an incarnation"));
+  std::string folder = Path(kIncarnationsFolder);
+  ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files_.List(folder));
+  uint64_t last = 0;
+  for (const FolderEntry& entry : entries) {
+    uint64_t number = 0;
+    const char* end = entry.name.data() + entry.name.size();
+    auto [at, error] = std::from_chars(entry.name.data(), end, number);
+    if (error == std::errc() && at == end) last = std::max(last, number);
+  }
+  for (;;) {
+    std::string digits = std::to_string(++last);
+    if (digits.size() < kIncarnationDigits) {
+      digits.insert(0, kIncarnationDigits - digits.size(), '0');
+    }
+    Result<std::unique_ptr<File>> file = files_.CreateExclusive(folder + "/" + digits);
+    if (file.status().Is(reason::kAlreadyExists)) continue;
+    RETURN_IF_ERROR(file);
+    RETURN_IF_ERROR(files_.SyncFolder(folder));
+    return last;
+  }
+}
+
+Result<std::unique_ptr<Session>> Repository::OpenSession(const SessionOptions& options) {
+  RETURN_IF_ERROR(CheckWritable("open a session"));
+  if (!IsPseudonym(options.vm_pseudonym)) {
+    return Status(reason::kArgumentInvalid,
+                  "open a session: vm_pseudonym is \"" + options.vm_pseudonym +
+                      "\", it must be 32 lower-case hex digits",
+                  {{"field", "vm_pseudonym"}, {"value", options.vm_pseudonym}});
+  }
+  if (!IsFileId(options.point_id)) {
+    return Status(reason::kArgumentInvalid,
+                  "open a session: point_id is \"" + options.point_id +
+                      "\", it must be 1 to 64 of A-Z, a-z, 0-9, dot, underscore and hyphen, not "
+                      "starting with a dot",
+                  {{"field", "point_id"}, {"value", options.point_id}});
+  }
+  std::unique_ptr<Session> session(new Session(this, options));
+  RETURN_IF_ERROR(session->Open());
+  RETURN_IF_ERROR(Refresh());
+  return session;
+}
+
+Status Repository::ListVm(const std::string& vm_pseudonym, std::vector<ListedManifest>* listed) {
+  std::string folder = ManifestFolder(vm_pseudonym);
+  Result<std::vector<FolderEntry>> entries = files_.List(folder);
+  if (entries.status().Is(reason::kNotFound)) return {};
+  RETURN_IF_ERROR(entries);
+  std::vector<ListedManifest> found;
+  for (const FolderEntry& entry : *entries) {
+    if (!entry.name.ends_with(kManifestSuffix)) continue;
+    ListedManifest one;
+    one.path = folder + "/" + entry.name;
+    std::optional<ManifestFileName> name = ParseManifestName(entry.name);
+    Result<ByteVector> bytes = ReadWholeFile(files_, one.path, manifest_format::kFileSizeMax);
+    if (bytes.status().Is(reason::kNotFound)) continue;
+    Result<Manifest> manifest =
+        bytes.ok() ? DecodeManifest(*bytes, id_, naming_) : Result<Manifest>(bytes.status());
+    if (!manifest.ok()) {
+      one.damage = manifest.status();
+    } else if (!name || manifest->sequence != name->sequence ||
+               manifest->backup_id != name->backup_id || manifest->vm_pseudonym != vm_pseudonym) {
+      one.damage = Status(reason::kManifestCorrupt,
+                          "read a manifest: it does not belong where it lies; this backup cannot "
+                          "be trusted, use another one or another copy");
+    } else {
+      one.manifest = *std::move(manifest);
+    }
+    if (!one.damage.ok()) {
+      Metadata metadata = one.damage.metadata();
+      metadata.emplace_back("path", one.path);
+      one.damage = Status(one.damage.reason(), one.path + ": " + one.damage.message(), metadata);
+    }
+    one.sequence = name ? name->sequence : 0;
+    found.push_back(std::move(one));
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
+  std::move(found.begin(), found.end(), std::back_inserter(*listed));
+  return {};
+}
+
+Result<std::vector<ListedManifest>> Repository::ListManifests(
+    const std::optional<std::string>& vm_pseudonym) {
+  std::vector<ListedManifest> listed;
+  if (vm_pseudonym) {
+    if (IsPseudonym(*vm_pseudonym)) RETURN_IF_ERROR(ListVm(*vm_pseudonym, &listed));
+    return listed;
+  }
+  ASSIGN_OR_RETURN(std::vector<FolderEntry> vms, files_.List(Path(kManifestsFolder)));
+  for (const FolderEntry& vm : vms) {
+    if (IsPseudonym(vm.name)) RETURN_IF_ERROR(ListVm(vm.name, &listed));
+  }
+  return listed;
+}
+
+Status Repository::RefreshFolder(const std::string& folder, std::set<std::string>* seen) {
+  Result<std::vector<FolderEntry>> entries = files_.List(folder);
+  if (entries.status().Is(reason::kNotFound)) {
+    return Status(reason::kRepositoryDamaged,
+                  "list the packs in " + folder +
+                      ": the folder is not there; is the whole file system mounted?",
+                  {{"path", folder}});
+  }
+  RETURN_IF_ERROR(entries);
+  for (const FolderEntry& entry : *entries) {
+    PackId id;
+    std::string_view name = entry.name;
+    if (!name.ends_with(kPackSuffix)) continue;
+    name.remove_suffix(std::string_view(kPackSuffix).size());
+    if (!ParseHex(name, id)) continue;
+    std::string path = folder + "/" + entry.name;
+    seen->insert(path);
+    if (index_.PackNumber(id)) continue;
+    Result<PackTable> table = ReadPackTable(files_, path, id_, id);
+    if (table.status().Is(reason::kNotFound)) continue;
+    std::lock_guard lock(damaged_mutex_);
+    if (table.ok()) {
+      index_.AddPack(id, table->size, table->entries);
+      damaged_.erase(path);
+    } else {
+      damaged_.insert_or_assign(path, table.status());
+    }
+  }
+  return {};
+}
+
+Status Repository::Refresh() {
+  std::lock_guard lock(refresh_mutex_);
+  std::vector<PackId> known = index_.UsablePacks();
+  std::set<std::string> seen;
+  for (const std::string& folder : PackFolders()) {
+    RETURN_IF_ERROR(RefreshFolder(Path(folder), &seen));
+  }
+  for (const PackId& id : known) {
+    std::string path = PackPath(id);
+    if (seen.contains(path)) continue;
+    if (std::optional<uint32_t> number = index_.PackNumber(id)) index_.RemovePack(*number);
+    pack_files_.Close(path);
+  }
+  std::lock_guard damaged_lock(damaged_mutex_);
+  std::erase_if(damaged_, [&](const auto& entry) { return !seen.contains(entry.first); });
+  return {};
+}
+
+uint32_t Repository::AddSealedPack(const PackWriter& pack) {
+  std::lock_guard lock(refresh_mutex_);
+  if (std::optional<uint32_t> number = index_.PackNumber(pack.id())) return *number;
+  return index_.AddPack(pack.id(), pack.size(), pack.entries());
+}
+
+bool Repository::Has(const Digest& name) {
+  return index_.Find(RecordType::kChunk, name).has_value();
+}
+
+// On success `plain` is cut to the plain bytes.
+Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
+                             bool size_is_exact, MutableBytes* plain) {
+  PackId id = index_.IdOf(place.pack);
+  std::string_view kind = type == RecordType::kChunk ? "chunk " : "map node ";
+  std::string where = "read " + std::string(kind) + HexOf(name) + " at offset " +
+                      std::to_string(place.offset) + " of pack " + HexOf(id) + ": ";
+  Metadata metadata = {
+      {"name", HexOf(name)}, {"pack", HexOf(id)}, {"offset", std::to_string(place.offset)}};
+  Result<std::shared_ptr<File>> file = pack_files_.Open(PackPath(id));
+  if (file.status().Is(reason::kNotFound)) {
+    return Status(reason::kChunkMissing,
+                  where + "the pack is gone; use another backup or another copy", metadata);
+  }
+  RETURN_IF_ERROR(file);
+  Result<size_t> size =
+      ReadRecordAt(**file, {type, name, place.offset, place.stored_size, size_is_exact}, *plain);
+  std::string damage;
+  if (size.ok()) {
+    *plain = plain->first(*size);
+    Digest actual =
+        type == RecordType::kChunk ? naming_.ChunkName(*plain) : naming_.NodeName(*plain);
+    if (actual == name) return {};
+    damage = "its plain bytes do not have the digest that names them";
+  } else if (size.status().Is(reason::kBlockCorrupt)) {
+    damage = size.status().message();
+  } else {
+    return size.status();
+  }
+  // From now on a backup stores it anew.
+  index_.MarkDamaged(type, name, place);
+  return Status(reason::kBlockCorrupt, where + damage + "; use another backup or another copy",
+                metadata);
+}
+
+Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
+                                      bool size_is_exact, uint64_t* stored_size) {
+  Status failure;
+  for (const RecordPlace& place : index_.FindAll(type, name)) {
+    MutableBytes read = plain;
+    Status status = ReadPlace(type, name, place, size_is_exact, &read);
+    if (status.ok()) {
+      if (stored_size != nullptr) *stored_size = place.stored_size;
+      return read.size();
+    }
+    failure = status;
+  }
+  if (!failure.ok()) return failure;
+  size_t damaged_count = damaged_packs().size();
+  std::string_view kind = type == RecordType::kChunk ? "chunk " : "map node ";
+  return Status(reason::kChunkMissing,
+                "read " + std::string(kind) + HexOf(name) + ": no pack holds it, " +
+                    std::to_string(damaged_count) +
+                    " packs cannot be read; use another backup or another copy",
+                {{"name", HexOf(name)}, {"damaged_packs", std::to_string(damaged_count)}});
+}
+
+Status Repository::ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) {
+  return ToStatus(ReadRecord(RecordType::kChunk, name, plain, true, stored_size));
+}
+
+Result<size_t> Repository::ReadNode(const Digest& name, MutableBytes buffer) {
+  return ReadRecord(RecordType::kMapNode, name, buffer, false, nullptr);
+}
+
+}  // namespace blockferry

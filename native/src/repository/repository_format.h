@@ -1,0 +1,39 @@
+// The bytes of the file `repository`, and the names of what lies beside it.
+#ifndef BLOCKFERRY_REPOSITORY_REPOSITORY_FORMAT_H_
+#define BLOCKFERRY_REPOSITORY_REPOSITORY_FORMAT_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace blockferry::repository_format {
+
+// Magic, version u32, block size u32, repository id, naming key, 32 zero bytes, and the BLAKE3 of
+// all that.
+inline constexpr char kMagic[] = "BFERRY\r\n";
+inline constexpr size_t kMagicSize = 8;
+static_assert(sizeof(kMagic) == kMagicSize + 1);
+inline constexpr uint32_t kVersion = 1;
+inline constexpr size_t kReservedSize = 32;
+inline constexpr size_t kDigestedSize = kMagicSize + 4 + 4 + 16 + 32 + kReservedSize;
+inline constexpr size_t kFileSize = kDigestedSize + 32;
+static_assert(kFileSize == 128);
+
+inline constexpr char kRepositoryFile[] = "repository";
+inline constexpr char kNewRepositoryFile[] = "repository.new";
+inline constexpr char kPacksFolder[] = "packs";
+inline constexpr char kManifestsFolder[] = "manifests";
+inline constexpr char kSessionsFolder[] = "sessions";
+inline constexpr char kIncarnationsFolder[] = "incarnations";
+
+inline constexpr char kPackSuffix[] = ".pack";
+inline constexpr char kManifestSuffix[] = ".manifest";
+inline constexpr char kCandidateSuffix[] = ".candidate";
+inline constexpr char kFencedSuffix[] = ".fenced";
+inline constexpr char kCheckpointSuffix[] = ".checkpoint";
+inline constexpr char kNewCheckpointSuffix[] = ".checkpoint-new";
+inline constexpr size_t kSequenceDigits = 8;
+inline constexpr size_t kIncarnationDigits = 10;
+
+}  // namespace blockferry::repository_format
+
+#endif  // BLOCKFERRY_REPOSITORY_REPOSITORY_FORMAT_H_

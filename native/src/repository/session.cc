@@ -1,0 +1,406 @@
+#include "repository/session.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "core/endian.h"
+#include "repository/checkpoint_format.h"
+#include "repository/repository.h"
+#include "repository/repository_format.h"
+
+namespace blockferry {
+namespace {
+
+using namespace repository_format;
+
+std::string Hex16(uint64_t value) {
+  std::byte raw[8];
+  StoreLe(raw, value);
+  std::reverse(raw, raw + 8);
+  return HexOf(raw);
+}
+
+// Fixed-width hex, so that names order as tokens do.
+std::string TokenText(const FencingToken& token) {
+  return Hex16(token.incarnation) + "-" + Hex16(token.number);
+}
+
+constexpr size_t kTokenTextSize = 33;
+constexpr size_t kPrefixSize = kTokenTextSize + 1 + 16;
+
+// The token and random number at the start of the name of a session's file, empty for others.
+std::string_view PrefixOf(std::string_view name) {
+  if (name.size() <= kPrefixSize || name[16] != '-' || name[kTokenTextSize] != '-' ||
+      name[kPrefixSize] != '.') {
+    return {};
+  }
+  return name.substr(0, kPrefixSize);
+}
+
+// What is gone already needs no removal.
+Status RemoveIfThere(FileSystem& files, const std::string& path) {
+  Status status = files.Remove(path);
+  return status.Is(reason::kNotFound) ? Status() : status;
+}
+
+}  // namespace
+
+Session::Session(Repository* repository, SessionOptions options)
+    : repository_(repository), options_(std::move(options)) {
+  folder_ = repository_->Path(std::string(kSessionsFolder) + "/" + options_.vm_pseudonym);
+  std::byte random[8];
+  FillRandom(random);
+  prefix_ = TokenText(options_.token) + "-" + HexOf(random);
+  candidate_path_ = folder_ + "/" + prefix_ + kCandidateSuffix;
+}
+
+Session::~Session() { static_cast<void>(Abort()); }
+
+Status Session::Fenced(const std::string& what) const {
+  return Status(reason::kRunFenced,
+                "back up VM " + options_.vm_pseudonym + " with token " + TokenText(options_.token) +
+                    ": " + what + "; this run may not commit, the newer one goes on",
+                {{"vm_pseudonym", options_.vm_pseudonym}, {"token", TokenText(options_.token)}});
+}
+
+Status Session::Open() {
+  FileSystem& files = repository_->files_;
+  Status made = files.CreateFolder(folder_);
+  if (made.ok()) made = files.SyncFolder(repository_->Path(kSessionsFolder));
+  if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
+  ASSIGN_OR_RETURN(candidate_, files.CreateExclusive(candidate_path_));
+  RETURN_IF_ERROR(Fence());
+  return RemoveLeftovers();
+}
+
+Status Session::Fence() {
+  FileSystem& files = repository_->files_;
+  ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder_));
+  std::string own_token = TokenText(options_.token);
+  std::vector<std::string> older;
+  for (const FolderEntry& entry : entries) {
+    std::string_view prefix = PrefixOf(entry.name);
+    if (prefix.empty() || prefix == prefix_ || !entry.name.ends_with(kCandidateSuffix)) continue;
+    if (prefix.substr(0, kTokenTextSize) > own_token) return Fenced("a newer session is open");
+    older.push_back(entry.name);
+  }
+  ASSIGN_OR_RETURN(std::vector<ListedManifest> listed,
+                   repository_->ListManifests(options_.vm_pseudonym));
+  for (const ListedManifest& one : listed) {
+    if (one.manifest && one.manifest->token > options_.token) {
+      return Fenced("a newer session has committed backup " + one.manifest->backup_id);
+    }
+  }
+  for (const std::string& name : older) {
+    std::string from = folder_ + "/" + name;
+    Status status = files.RenameNoReplace(from, from + kFencedSuffix);
+    // It has committed or ended meanwhile.
+    if (!status.ok() && !status.Is(reason::kNotFound)) return status;
+  }
+  return {};
+}
+
+// Files of sessions that are fenced now, and checkpoints of other points in time.
+Status Session::RemoveLeftovers() {
+  FileSystem& files = repository_->files_;
+  ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder_));
+  std::string own_token = TokenText(options_.token);
+  for (const FolderEntry& entry : entries) {
+    std::string_view prefix = PrefixOf(entry.name);
+    bool is_older = !prefix.empty() && prefix != prefix_ &&
+                    prefix.substr(0, kTokenTextSize) <= own_token &&
+                    !entry.name.ends_with(kCandidateSuffix);
+    bool is_other_point =
+        entry.name.ends_with(kCheckpointSuffix) && !entry.name.starts_with(options_.point_id + "@");
+    if (is_older || is_other_point) {
+      RETURN_IF_ERROR(RemoveIfThere(files, folder_ + "/" + entry.name));
+    }
+  }
+  return {};
+}
+
+Result<std::unique_ptr<DiskWriter>> Session::OpenDisk(const std::string& disk_id, uint64_t size,
+                                                      const std::optional<Digest>& base_root) {
+  if (!IsDiskId(disk_id) || size > kDiskSizeMax) {
+    bool is_id = !IsDiskId(disk_id);
+    std::string value = is_id ? disk_id : std::to_string(size);
+    return Status(reason::kArgumentInvalid,
+                  "store a disk: " + std::string(is_id ? "disk_id" : "size_bytes") + " is \"" +
+                      value + "\", it must be " +
+                      (is_id ? "1 to 255 bytes without control characters" : "at most 2^53"),
+                  {{"field", is_id ? "disk_id" : "size_bytes"}, {"value", value}});
+  }
+  std::unique_ptr<DiskWriter> disk(new DiskWriter(this, disk_id, size, base_root));
+  std::optional<ByteVector> checkpoint = LoadCheckpoint(disk_id);
+  if (!checkpoint || disk->RestoreState(*checkpoint)) return disk;
+  // A checkpoint that does not fit is as good as none.
+  return std::unique_ptr<DiskWriter>(new DiskWriter(this, disk_id, size, base_root));
+}
+
+bool Session::Has(const Digest& name) {
+  if (repository_->Has(name)) return true;
+  std::lock_guard lock(mutex_);
+  return pack_ != nullptr && pack_->Has(RecordType::kChunk, name);
+}
+
+Status Session::Fail(Status failure) {
+  if (failure_.ok()) failure_ = std::move(failure);
+  return failure_;
+}
+
+Result<std::optional<Session::Put>> Session::FindPresent(RecordType type, const Digest& name) {
+  RETURN_IF_ERROR(failure_);
+  if (std::optional<RecordPlace> place = repository_->index_.Find(type, name)) {
+    referenced_packs_.insert(place->pack);
+    return std::optional<Put>(Put{});
+  }
+  if (pack_ != nullptr && pack_->Has(type, name)) {
+    return std::optional<Put>(Put{sealed_count_ + 1, 0});
+  }
+  return std::optional<Put>();
+}
+
+Result<std::optional<Session::Put>> Session::PutPresent(RecordType type, const Digest& name) {
+  std::lock_guard lock(mutex_);
+  return FindPresent(type, name);
+}
+
+Result<Session::Put> Session::PutRecord(const NewRecord& record) {
+  std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(std::optional<Put> present, FindPresent(record.type, record.name));
+  if (present) return *present;
+  if (pack_ == nullptr) RETURN_IF_ERROR(StartPack());
+  Result<uint64_t> stored_size = pack_->Append(record);
+  if (!stored_size.ok()) return Fail(stored_size.status());
+  Put put{sealed_count_ + 1, *stored_size};
+  if (pack_->full()) RETURN_IF_ERROR(SealPack());
+  return put;
+}
+
+Status Session::StartPack() {
+  assert(!ended_);
+  PackId id;
+  FillRandom(id);
+  Result<std::unique_ptr<PackWriter>> pack = PackWriter::Create(
+      repository_->files_, folder_ + "/" + prefix_ + "." + HexOf(id) + kPackSuffix,
+      repository_->id_, id, options_.point_id);
+  if (!pack.ok()) return Fail(pack.status());
+  pack_ = *std::move(pack);
+  return {};
+}
+
+Status Session::SealPack() {
+  if (pack_ == nullptr) return {};
+  const PackId& id = pack_->id();
+  Status sealed = pack_->Seal(repository_->PackFolder(id), repository_->PackPath(id));
+  if (sealed.Is(reason::kNotFound)) sealed = Fenced("a newer session removed its open pack");
+  if (!sealed.ok()) return Fail(sealed);
+  referenced_packs_.insert(repository_->AddSealedPack(*pack_));
+  pack_.reset();
+  ++sealed_count_;
+  for (auto disk = complete_disks_.begin(); disk != complete_disks_.end();) {
+    if (disk->ordinal > sealed_count_) {
+      ++disk;
+      continue;
+    }
+    RETURN_IF_ERROR(WriteCheckpoint(disk->disk_id, disk->state));
+    disk = complete_disks_.erase(disk);
+  }
+  return {};
+}
+
+std::string Session::CheckpointPath(const std::string& disk_id, std::string_view suffix) const {
+  Digest digest = Blake3Hash(BytesOf(disk_id));
+  std::string disk = HexOf(Bytes(digest).first(16));
+  // "@" is in no point id, so that no point id is the start of another's file name.
+  std::string start = suffix == kNewCheckpointSuffix ? prefix_ + "." : options_.point_id + "@";
+  return folder_ + "/" + start + disk + std::string(suffix);
+}
+
+Status Session::SaveCheckpoint(const std::string& disk_id, Bytes state) {
+  std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(failure_);
+  return WriteCheckpoint(disk_id, state);
+}
+
+Status Session::KeepComplete(CompleteDisk disk) {
+  std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(failure_);
+  if (disk.ordinal <= sealed_count_) return WriteCheckpoint(disk.disk_id, disk.state);
+  complete_disks_.push_back(std::move(disk));
+  return {};
+}
+
+Status Session::WriteCheckpoint(const std::string& disk_id, Bytes state) {
+  if (referenced_packs_.size() > checkpoint_format::kPackCountMax) return {};
+  ByteVector bytes(state.begin(), state.end());
+  ByteWriter out(&bytes);
+  out.Put(static_cast<uint32_t>(referenced_packs_.size()));
+  for (uint32_t pack : referenced_packs_) out.PutBytes(repository_->index_.IdOf(pack));
+  out.PutBytes(Blake3Hash(bytes));
+
+  FileSystem& files = repository_->files_;
+  std::string temporary = CheckpointPath(disk_id, kNewCheckpointSuffix);
+  Result<std::unique_ptr<File>> file = files.CreateExclusive(temporary);
+  if (!file.ok()) return Fail(file.status());
+  Status written = (*file)->Append(bytes);
+  if (written.ok()) written = (*file)->Sync();
+  if (written.ok()) written = files.Rename(temporary, CheckpointPath(disk_id, kCheckpointSuffix));
+  if (written.Is(reason::kNotFound)) written = Fenced("a newer session removed its checkpoint");
+  if (written.ok()) written = files.SyncFolder(folder_);
+  return written.ok() ? written : Fail(written);
+}
+
+// The bytes before the checksum, if there is a whole checkpoint.
+std::optional<ByteVector> Session::LoadCheckpoint(const std::string& disk_id) {
+  Result<ByteVector> bytes =
+      ReadWholeFile(repository_->files_, CheckpointPath(disk_id, kCheckpointSuffix),
+                    checkpoint_format::kFileSizeMax);
+  if (!bytes.ok() || bytes->size() < checkpoint_format::kDigestSize) return std::nullopt;
+  size_t size = bytes->size() - checkpoint_format::kDigestSize;
+  if (!Equal(Blake3Hash(Bytes(*bytes).first(size)), Bytes(*bytes).subspan(size))) {
+    return std::nullopt;
+  }
+  bytes->resize(size);
+  return *std::move(bytes);
+}
+
+// False when one of the packs that a checkpoint refers to is not usable any more.
+bool Session::ReferTo(Bytes pack_ids) {
+  std::lock_guard lock(mutex_);
+  for (size_t at = 0; at < pack_ids.size(); at += sizeof(PackId)) {
+    PackId id;
+    std::memcpy(id.data(), pack_ids.data() + at, sizeof(PackId));
+    std::optional<uint32_t> number = repository_->index_.PackNumber(id);
+    if (!number) return false;
+    referenced_packs_.insert(*number);
+  }
+  return true;
+}
+
+Result<std::optional<Manifest>> Session::FindCommitted(const std::vector<ListedManifest>& listed) {
+  for (const ListedManifest& one : listed) {
+    if (!one.manifest || one.manifest->point_id != options_.point_id) continue;
+    // The earlier commit may have ended before its folder was synced.
+    RETURN_IF_ERROR(
+        repository_->files_.SyncFolder(repository_->ManifestFolder(options_.vm_pseudonym)));
+    return one.manifest;
+  }
+  return std::optional<Manifest>();
+}
+
+Status Session::CheckReferences(const CommitOptions& options,
+                                const std::vector<ListedManifest>& listed) {
+  bool has_base = options.base_backup_id.empty();
+  for (const ListedManifest& one : listed) {
+    if (!one.manifest) continue;
+    if (one.manifest->backup_id == options.base_backup_id) has_base = true;
+    if (one.manifest->backup_id == options.backup_id) {
+      return Status(
+          reason::kAlreadyExists,
+          "commit backup " + options.backup_id + ": this VM has a backup of that id; use a new id",
+          {{"name", options.backup_id}});
+    }
+  }
+  if (!has_base) {
+    return Status(reason::kBaseMissing,
+                  "commit backup " + options.backup_id + ": its base " + options.base_backup_id +
+                      " is not in the repository any more; run the backup again",
+                  {{"name", options.base_backup_id}});
+  }
+  RETURN_IF_ERROR(repository_->Refresh());
+  for (uint32_t pack : referenced_packs_) {
+    if (repository_->index_.IsUsable(pack)) continue;
+    std::string id = HexOf(repository_->index_.IdOf(pack));
+    return Status(reason::kChunkMissing,
+                  "commit backup " + options.backup_id + ": pack " + id +
+                      ", which it refers to, is gone; run the backup again",
+                  {{"pack", id}});
+  }
+  for (const ManifestDisk& disk : options.disks) {
+    if (!disk.root || repository_->index_.Find(RecordType::kMapNode, *disk.root)) continue;
+    return Status(reason::kChunkMissing,
+                  "commit backup " + options.backup_id + ": the root " + HexOf(*disk.root) +
+                      " of disk " + disk.disk_id + " is in no pack; run the backup again",
+                  {{"name", HexOf(*disk.root)}, {"disk_id", disk.disk_id}});
+  }
+  return {};
+}
+
+// The commit point is the rename: it fails for a session that was fenced, since its candidate was
+// renamed away.
+Status Session::WriteManifest(const Manifest& manifest) {
+  FileSystem& files = repository_->files_;
+  RETURN_IF_ERROR(
+      candidate_->Append(EncodeManifest(manifest, repository_->id_, repository_->naming_)));
+  RETURN_IF_ERROR(candidate_->Sync());
+  std::string folder = repository_->ManifestFolder(manifest.vm_pseudonym);
+  Status made = files.CreateFolder(folder);
+  if (made.ok()) made = files.SyncFolder(repository_->Path(kManifestsFolder));
+  if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
+
+  std::string sequence = std::to_string(manifest.sequence);
+  if (sequence.size() < kSequenceDigits) sequence.insert(0, kSequenceDigits - sequence.size(), '0');
+  Status renamed = files.RenameNoReplace(
+      candidate_path_, folder + "/" + sequence + "-" + manifest.backup_id + kManifestSuffix);
+  if (renamed.Is(reason::kNotFound)) return Fenced("a newer session of this VM took over");
+  RETURN_IF_ERROR(renamed);
+  RETURN_IF_ERROR(files.SyncFolder(folder));
+  return files.SyncFolder(folder_);
+}
+
+Result<Manifest> Session::Commit(const CommitOptions& options) {
+  std::lock_guard lock(mutex_);
+  Manifest manifest{
+      options.backup_id, options_.vm_pseudonym, options_.point_id, options.base_backup_id, 0,
+      options_.token,    options.disks,         options.body};
+  RETURN_IF_ERROR(CheckManifest(manifest));
+  ASSIGN_OR_RETURN(std::vector<ListedManifest> listed,
+                   repository_->ListManifests(options_.vm_pseudonym));
+  ASSIGN_OR_RETURN(std::optional<Manifest> committed, FindCommitted(listed));
+  if (committed) {
+    RemoveFiles(true);
+    return *committed;
+  }
+  RETURN_IF_ERROR(failure_);
+  if (ended_) return Fenced("the session has ended");
+  RETURN_IF_ERROR(SealPack());
+  RETURN_IF_ERROR(CheckReferences(options, listed));
+  // The name of a damaged manifest keeps its number, too.
+  for (const ListedManifest& one : listed) {
+    manifest.sequence = std::max(manifest.sequence, one.sequence);
+  }
+  ++manifest.sequence;
+  if (Status written = WriteManifest(manifest); !written.ok()) return Fail(written);
+  RemoveFiles(true);
+  return manifest;
+}
+
+Status Session::Abort() {
+  std::lock_guard lock(mutex_);
+  if (!ended_) RemoveFiles(false);
+  return {};
+}
+
+// What cannot be removed now is removed by the next session of this VM.
+void Session::RemoveFiles(bool committed) {
+  ended_ = true;
+  FileSystem& files = repository_->files_;
+  candidate_.reset();
+  static_cast<void>(files.Remove(candidate_path_));
+  if (pack_ != nullptr) {
+    std::string path = pack_->path();
+    pack_.reset();
+    static_cast<void>(files.Remove(path));
+  }
+  Result<std::vector<FolderEntry>> entries = files.List(folder_);
+  if (!entries.ok()) return;
+  for (const FolderEntry& entry : *entries) {
+    bool is_own = entry.name.starts_with(prefix_);
+    bool is_done = committed && entry.name.ends_with(kCheckpointSuffix) &&
+                   entry.name.starts_with(options_.point_id + "@");
+    if (is_own || is_done) static_cast<void>(files.Remove(folder_ + "/" + entry.name));
+  }
+}
+
+}  // namespace blockferry
