@@ -1,0 +1,37 @@
+// Every limit of the move service, by name.
+
+export interface MoveConfig {
+  /** `unix:/path` or a loopback address with a port. */
+  address: string
+  /** Folder for the sockets of restores into qcow2, made when missing; short, see limits of unix sockets. */
+  runFolder: string
+  logLevel: string
+  /** Sessions whose blocks move at the same time; the others wait for their turn. */
+  sessionsMax: number
+  /** Disks of one session that move at the same time. */
+  disksMax: number
+  /** Longest time without an answer of a source. */
+  stallTimeoutMs: number
+  /** A watch sends a session at most this often. */
+  watchIntervalMs: number
+  /** How long an ended session can still be asked about. */
+  endedKeptMs: number
+  /** How many of them at most. */
+  endedKeptMax: number
+}
+
+export type MoveSettings = Pick<MoveConfig, 'address' | 'runFolder'> & Partial<MoveConfig>
+
+/** The configuration with a default for everything that is not set. */
+export function moveConfig(settings: MoveSettings): MoveConfig {
+  return {
+    logLevel: 'info',
+    sessionsMax: 8,
+    disksMax: 2,
+    stallTimeoutMs: 30_000,
+    watchIntervalMs: 200,
+    endedKeptMs: 10 * 60_000,
+    endedKeptMax: 1000,
+    ...settings,
+  }
+}

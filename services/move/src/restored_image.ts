@@ -1,0 +1,175 @@
+// One disk on its way back: written under a temporary name beside its place, as raw or qcow2.
+import { chmod, mkdir, realpath, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { randomHex } from '@blockferry/core'
+import { BackupError } from '@blockferry/errors'
+import type { Repository, StoredDisk } from '@blockferry/native'
+import type { MovingDisk } from './moving_disk.ts'
+import {
+  besidePath,
+  isSameFile,
+  placeNew,
+  placeOver,
+  removeFile,
+  sync,
+  type TakeBack,
+  takeOver,
+} from './place_image.ts'
+import { runQemuImg, serveQcow2 } from './program.ts'
+import { atTarget } from './target_failure.ts'
+
+export interface ImageOrder {
+  disk: MovingDisk
+  stored: StoredDisk
+  path: string
+  format: 'raw' | 'qcow2'
+  replace: boolean
+}
+
+/** QEMU counts disks in sectors: a qcow2 image of another size is rounded up and ends in zeroes. */
+const sectorSize = 512
+
+export class RestoredImage {
+  readonly disk: MovingDisk
+  readonly format: 'raw' | 'qcow2'
+  /** Where it ends up; behind a symbolic link when it replaces an image. */
+  readonly path: string
+  readonly #stored: StoredDisk
+  readonly #part: string
+  readonly #kept: string | null
+
+  private constructor(order: ImageOrder, path: string, sessionId: string, index: number) {
+    this.disk = order.disk
+    this.format = order.format
+    this.path = path
+    this.#stored = order.stored
+    this.#part = besidePath(path, '.', `.${sessionId}-${index}.part`)
+    this.#kept = order.replace ? besidePath(path, '', `.before-${sessionId}`) : null
+  }
+
+  /**
+   * Checks the place and takes back what an earlier process left of the same session.
+   * Errors: TARGET_EXISTS, TARGET_IN_USE, TARGET_DENIED, TOOL_MISSING.
+   */
+  static async prepare(order: ImageOrder, sessionId: string, index: number): Promise<RestoredImage> {
+    const found = await stat(order.path).catch(() => null)
+    const replace = order.replace && found !== null
+    const path = replace ? await realpath(order.path) : order.path
+    const image = new RestoredImage({ ...order, replace }, path, sessionId, index)
+    if (found && !found.isFile()) throw targetExists(path, 'it is not a file')
+    await atTarget('create the folder', dirname(path), () =>
+      mkdir(dirname(path), { recursive: true }),
+    )
+    if (!replace && (await isSameFile(image.#part, path))) await removeFile(path)
+    await removeFile(image.#part)
+    if (!replace && (await stat(path).catch(() => null))) throw targetExists(path, 'it exists')
+    if (replace) await checkUnused(path)
+    if (order.format === 'qcow2') await runQemuImg(['--version'])
+    order.disk.targetPath = path
+    return image
+  }
+
+  /** Writes the disk, so that it is durable under its temporary name. */
+  async write(repository: Repository, runFolder: string, signal: AbortSignal): Promise<void> {
+    if (this.format === 'raw') {
+      await this.#restore(repository, { kind: 'raw', path: this.#part }, signal)
+    } else {
+      await this.#writeQcow2(repository, runFolder, signal)
+    }
+    if (this.#kept) await takeOver(this.#part, this.path)
+    await sync(this.#part)
+  }
+
+  /** Gives the image its name. */
+  async place(): Promise<TakeBack> {
+    if (this.#kept === null) return await placeNew(this.#part, this.path)
+    await checkUnused(this.path)
+    const takeBack = await placeOver(this.#part, this.path, this.#kept)
+    this.disk.keptPath = this.#kept
+    return async () => {
+      await takeBack()
+      this.disk.keptPath = ''
+    }
+  }
+
+  /** Removes the temporary name. */
+  async cleanUp(): Promise<void> {
+    await removeFile(this.#part)
+  }
+
+  async #writeQcow2(repository: Repository, runFolder: string, signal: AbortSignal): Promise<void> {
+    await this.#createQcow2(signal)
+    if (this.#stored.root === null) {
+      this.disk.finish(null)
+      return
+    }
+    const socketPath = join(runFolder, `${randomHex(6)}.sock`)
+    const server = await serveQcow2(this.#part, socketPath, signal)
+    try {
+      await this.#restore(repository, { kind: 'nbd', uri: server.uri }, signal)
+    } catch (thrown) {
+      // What the restore failed with says more than how the daemon ended after it.
+      await server.close().catch(() => {})
+      throw thrown
+    } finally {
+      await removeFile(socketPath)
+    }
+    await server.close()
+  }
+
+  async #createQcow2(signal: AbortSignal): Promise<void> {
+    const size = Math.ceil(this.#stored.size_bytes / sectorSize) * sectorSize
+    const parameters = ['create', '-q', '-f', 'qcow2', this.#part, String(size)]
+    const { code, stderr } = await runQemuImg(parameters, signal)
+    if (code !== 0) throw createFailure(this.path, stderr)
+    await atTarget('set the mode of', this.#part, () => chmod(this.#part, 0o600))
+  }
+
+  async #restore(
+    repository: Repository,
+    target: Parameters<Repository['restoreDisk']>[1],
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.disk.run(repository.restoreDisk(this.#stored, target), signal)
+    this.disk.finish(this.#stored.root)
+  }
+}
+
+// QEMU locks what it writes. blkdebug lets us ask for the lock of any format: a plain raw node would
+// share everything and notice nobody.
+async function checkUnused(path: string): Promise<void> {
+  const node = {
+    driver: 'blkdebug',
+    image: { driver: 'file', filename: path },
+    'take-child-perms': ['consistent-read'],
+    'unshare-child-perms': ['write', 'resize'],
+  }
+  const { code, stderr } = await runQemuImg(['info', `json:${JSON.stringify(node)}`])
+  if (code === 0) return
+  if (!stderr.includes('lock')) throw createFailure(path, stderr)
+  throw new BackupError(
+    'TARGET_IN_USE',
+    `replace ${path}: another process has it open; power the VM off first`,
+    { target: path },
+  )
+}
+
+const targetExists = (path: string, what: string): BackupError =>
+  new BackupError(
+    'TARGET_EXISTS',
+    `restore to ${path}: ${what}; remove it or name another place`,
+    { target: path },
+  )
+
+function createFailure(path: string, stderr: string): BackupError {
+  const what = stderr.trim()
+  const metadata = { target: path, what }
+  const message = `create image ${path}: ${what}`
+  if (/No space left|quota/i.test(what)) {
+    return new BackupError('TARGET_FULL', `${message}; free space or name another place`, metadata)
+  }
+  if (/Permission denied|Read-only/i.test(what)) {
+    return new BackupError('TARGET_DENIED', `${message}; let this user write there`, metadata)
+  }
+  return new BackupError('TARGET_WRITE_FAILED', `${message}; check the storage`, metadata)
+}
