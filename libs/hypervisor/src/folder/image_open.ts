@@ -9,11 +9,14 @@ const checkMs = 10 * 60_000
 // qemu-img prints a line per wrong cluster, 150 bytes each.
 const checkOutputBytes = 64 * 2 ** 20
 
+const isLockFailure = (words: string) => /Failed to get .*lock/.test(words)
+
+const lockedByAnother = (path: string) => imageInUse(path, 'another process has locked it')
+
 /** QEMU has one error class for all of these. */
 export function openFailure(disk: { id: string; path: string }, refusal: QmpRefusal): BackupError {
   const cause = refusal.description
-  if (/Failed to get .*lock/.test(cause))
-    return imageInUse(disk.path, 'another process has locked it')
+  if (isLockFailure(cause)) return lockedByAnother(disk.path)
   const [reason, advice]: [Reason, string] = /No such file/.test(cause)
     ? ['IMAGE_MISSING', 'correct the path or bring it back']
     : /Permission denied/.test(cause)
@@ -42,6 +45,7 @@ export async function checkImage(
     const failure = thrown as { code?: number | string; stderr?: string; message: string }
     // 3: clusters that nobody uses, harmless. 63: the format cannot be checked.
     if (failure.code === 3 || failure.code === 63) return
+    if (isLockFailure(failure.stderr ?? '')) throw lockedByAnother(disk.path)
     const cause = failure.stderr?.trim().split('\n')[0] || failure.message
     throw new BackupError(
       'IMAGE_DAMAGED',

@@ -62,7 +62,7 @@ export class ImagePoints {
     await assertNoWriter(file.states)
     for (const state of file.states) await assertUnchanged(state)
     assertSizes(vm, file.states)
-    for (const disk of vm.disks) if (disk.format === 'qcow2') await checkImage(disk, signal)
+    await checkImages(vm, signal)
     return offPoint(file.pointId, vm, disks)
   }
 }
@@ -83,6 +83,11 @@ export const offPoint = (pointId: string, vm: ImageVm, disks: PointDisk[]): Poin
     },
   ],
 })
+
+/** Errors: IMAGE_DAMAGED. */
+export async function checkImages(vm: ImageVm, signal: AbortSignal): Promise<void> {
+  for (const disk of vm.disks) if (disk.format === 'qcow2') await checkImage(disk, signal)
+}
 
 /** The states of all files of all disks, backing files included, each once. */
 export async function rememberStates(vm: ImageVm, signal: AbortSignal): Promise<ImageState[]> {
