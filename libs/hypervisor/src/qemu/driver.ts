@@ -163,10 +163,13 @@ export class QemuDriver implements HypervisorDriver {
     try {
       return await guard.run('hold', job, this.#onHoldStep)
     } catch (thrown) {
-      if (asBackupError(thrown)?.reason === 'GUARD_FAILED') {
-        await guard.end()
-        await undo(job)
-      }
+      const failure = asBackupError(thrown)
+      if (failure?.reason !== 'GUARD_FAILED') throw thrown
+      await guard.end()
+      await undo(job).catch((late) => {
+        const message = `${failure.message}; letting VM ${job.vmName} go on failed: ${late.message}; it is tried again when the point is released`
+        throw new BackupError('GUARD_FAILED', message, failure.metadata, { cause: late })
+      })
       throw thrown
     }
   }

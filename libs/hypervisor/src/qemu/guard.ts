@@ -69,7 +69,7 @@ export class Guard implements Disposable {
     })
     const gone = new BackupError(
       'GUARD_FAILED',
-      `the guard process of VM ${job.vmName} ended before its work was done; the guest was let go on`,
+      `the guard process of VM ${job.vmName} ended before its work was done`,
       { vm: job.vmName },
     )
     // Its last line may still be on the way when its end is known.
@@ -115,7 +115,7 @@ function parseReport(line: string): HoldReport | null {
 const overran = (job: HoldJob, step: HoldStep) =>
   new BackupError(
     'GUARD_FAILED',
-    `the guard process of VM ${job.vmName} hung in step ${step}; it was ended and the guest was let go on`,
+    `the guard process of VM ${job.vmName} hung in step ${step}; it was ended`,
     { vm: job.vmName, step },
   )
 
