@@ -64,14 +64,12 @@ describe('launchPostgres', () => {
     const [launcher, processId] = await launchElsewhere(dataFolder)
     launcher.kill('SIGKILL')
     await once(launcher, 'exit')
-    {
-      await using server = await launchPostgres({ dataFolder })
-      const pool = openPool(server.url)
-      expect((await pool.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
-      await pool.end()
-    }
     await untilGone(processId)
     expect(alive(processId)).toBe(false)
+    await using server = await launchPostgres({ dataFolder })
+    const pool = openPool(server.url)
+    expect((await pool.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+    await pool.end()
   })
 
   it('stops a server that outlived its launcher, and launches again', async () => {

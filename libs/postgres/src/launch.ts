@@ -4,20 +4,14 @@
 // It ends with this process, however this process ends: normally by stop(), and after kill -9
 // because the kernel then sends it SIGINT (setpriv --pdeathsig). Where that did not happen, the
 // next launch on the same data folder finds it by its postmaster.pid, stops it and starts anew.
-//
-// As root it runs as another account, which may not pass the folders above the data folder, for
-// example root's home. So the data folder is opened here and handed over as descriptor 3, and the
-// server knows it as /proc/self/fd/3: that leads straight there.
-import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { constants } from 'node:fs'
-import { lstat, mkdir, open, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
+import { lstat, mkdir, readdir, readFile, realpath, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
 import { type Logger, within } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
 import { clearLeftover, markOwner } from './leftover.ts'
 import { type Account, findPrograms, giveTo, launchAccount, type Programs } from './programs.ts'
+import { endServer, type Server, startServer } from './server.ts'
 
 export interface LaunchOptions {
   /** Created on the first launch; belongs to PostgreSQL alone. */
@@ -92,18 +86,18 @@ async function launchAt(
   if (version === null) await createDatabase(programs, place, options.fsync !== false)
   if (place.socketFolder === place.runFolder) await makeRunFolder(place)
   const removeMark = await markOwner(place.dataFolder)
-  const server = await startServer(programs, place, options)
+  const server = await startPostgres(programs, place, options)
   try {
     await waitUntilReady(server, place, options.startTimeoutMs ?? startTimeoutMsDefault)
   } catch (thrown) {
-    await endServer(server)
+    await endServer(server, stopTimeoutMs)
     await removeMark()
     throw thrown
   }
   let stopping: Promise<void> | undefined
   const stop = () => {
     stopping ??= (async () => {
-      await endServer(server)
+      await endServer(server, stopTimeoutMs)
       await removeMark()
       await rm(place.runFolder, { recursive: true, force: true })
     })()
@@ -159,7 +153,7 @@ async function createDatabase(programs: Programs, place: Place, sync: boolean): 
   await rm(draft, { recursive: true, force: true })
   await mkdir(draft)
   await giveTo(place.account, draft)
-  const server = await start(programs, place.account, draft, (folder) => [
+  const server = await startServer(programs, place.account, draft, (folder) => [
     join(programs.folder, 'initdb'),
     ...['-D', folder, '-U', user, '-A', 'trust', '-E', 'UTF8', '--locale=C'],
     ...(sync ? [] : ['--no-sync']),
@@ -171,15 +165,7 @@ async function createDatabase(programs: Programs, place: Place, sync: boolean): 
   await rename(draft, place.dataFolder)
 }
 
-interface Server {
-  process: ChildProcess
-  ended: Promise<void>
-  ready: Promise<void>
-  /** The newest lines of its standard error. */
-  lines: string[]
-}
-
-function startServer(programs: Programs, place: Place, options: LaunchOptions): Promise<Server> {
+function startPostgres(programs: Programs, place: Place, options: LaunchOptions): Promise<Server> {
   const { account, dataFolder, socketFolder } = place
   const command = (folder: string) => {
     const settings = [
@@ -196,53 +182,7 @@ function startServer(programs: Programs, place: Place, options: LaunchOptions): 
       ...settings.flatMap((setting) => ['-c', setting]),
     ]
   }
-  return start(programs, account, dataFolder, command, options.log)
-}
-
-// Starts a program that works in `folder`; the command is made of the name it knows the folder by.
-async function start(
-  programs: Programs,
-  account: Account | null,
-  folder: string,
-  commandFor: (folder: string) => string[],
-  log?: Logger,
-): Promise<Server> {
-  const handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY)
-  try {
-    const [program = '', ...parameters] = commandFor(account === null ? folder : '/proc/self/fd/3')
-    const child = spawn(program, parameters, {
-      cwd: '/',
-      env: { PATH: '/usr/bin:/bin', LC_ALL: 'C', ...programs.env },
-      stdio: ['ignore', 'ignore', 'pipe', handle.fd],
-      ...(account === null ? {} : { uid: account.uid, gid: account.gid }),
-    })
-    return watch(child, log)
-  } finally {
-    await handle.close()
-  }
-}
-
-const linesKept = 20
-
-function watch(process: ChildProcess, log?: Logger): Server {
-  const lines: string[] = []
-  const ended = new Promise<void>((done) => {
-    process.once('close', () => done())
-    process.once('error', (error) => {
-      lines.push(error.message)
-      done()
-    })
-  })
-  const ready = new Promise<void>((done) => {
-    if (process.stderr === null) return
-    createInterface({ input: process.stderr }).on('line', (line) => {
-      lines.push(line)
-      if (lines.length > linesKept) lines.shift()
-      log?.debug({ line }, 'postgres')
-      if (line.includes('ready to accept connections')) done()
-    })
-  })
-  return { process, ended, ready, lines }
+  return startServer(programs, account, dataFolder, command, options.log)
 }
 
 async function waitUntilReady(server: Server, place: Place, timeoutMs: number): Promise<void> {
@@ -262,20 +202,4 @@ function launchFailure(doing: string, server: Server, folder: string): BackupErr
     `${doing} in ${folder}: ${said || 'it says nothing'}; mend that or give DATABASE_URL`,
     { folder, said },
   )
-}
-
-// SIGINT is the fast shutdown: clients are cut off, everything committed is kept. SIGQUIT gives up
-// the last checkpoint, which the next start makes good.
-async function endServer(server: Server): Promise<void> {
-  const late = () => new Error('still running')
-  for (const signal of ['SIGINT', 'SIGQUIT', 'SIGKILL'] as const) {
-    if (server.process.exitCode !== null || server.process.signalCode !== null) break
-    server.process.kill(signal)
-    const stopped = await within(stopTimeoutMs, server.ended, late).then(
-      () => true,
-      () => false,
-    )
-    if (stopped) return
-  }
-  await server.ended
 }
