@@ -48,10 +48,16 @@ export function failureOf(thrown: unknown, service: string, address: string): Ba
   const reason = reasonOfCode(code)
   const text =
     reason === 'SERVICE_UNREACHABLE'
-      ? `call the ${service} service at ${address}: ${details}; is it running?`
+      ? `call the ${service} service at ${address}: ${causeOf(details ?? '')}; is it running?`
       : `call the ${service} service at ${address}: ${details ?? String(thrown)}`
   return new BackupError(reason, text, { service, address }, { cause: thrown })
 }
+
+/** `connect ENOENT /run/x.sock` out of what grpc-js says around it. */
+const causeOf = (details: string): string =>
+  details
+    .replace(/^No connection established\. Last error: (Error: )?/, '')
+    .replace(/\.? ?Resolution note:.*$/s, '')
 
 function reasonOfCode(code: status | undefined): Reason {
   switch (code) {
