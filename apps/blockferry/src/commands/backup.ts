@@ -1,0 +1,181 @@
+import { formatBytes, formatDuration, randomHex } from '@blockferry/core'
+import { type backup, msFromDuration, type schedule } from '@blockferry/proto'
+import type { Command } from 'commander'
+import { backupRequest, type StartOptions } from '../backup_request.ts'
+import { type Context, countOf, noteMore, printFields, printRows } from '../context.ts'
+import { type ExitCode, exitCode } from '../exit_code.ts'
+import { usageError } from '../failure.ts'
+import { consistencyName, levelName, methodName, plainJson } from '../json.ts'
+import { countArgument, levelArgument } from '../option_value.ts'
+import { findBackup, lastPart, listBackups, repositoryOf } from '../resource_name.ts'
+import { decisionText, printQueued, reportRun, uncoveredText } from '../run_report.ts'
+import type { Column } from '../table.ts'
+import { timeText } from '../time_text.ts'
+import { carryOut, examples, type Outcome } from '../verb.ts'
+import { startAndWatch } from '../watch.ts'
+
+export function addBackupCommands(program: Command, outcome: Outcome): void {
+  // Options of `backup` itself must not swallow those of `backup list`.
+  const noun = program.command('backup').enablePositionalOptions()
+  startVerb(noun, outcome)
+  startVerb(noun.command('start'), outcome)
+  listVerb(noun.command('list'), outcome)
+  showVerb(noun.command('show'), outcome)
+  verifyVerb(noun.command('verify'), outcome)
+  listVerb(program.command('backups'), outcome)
+  for (const name of ['snapshots', 'points']) {
+    listVerb(program.command(name, { hidden: true }), outcome)
+  }
+  const point = program.command('point', { hidden: true }).description('the same as backup')
+  listVerb(point.command('list'), outcome)
+  verifyVerb(program.command('verify'), outcome)
+}
+
+function startVerb(command: Command, outcome: Outcome): void {
+  command
+    .description('back up a VM, or disk images as one machine, and watch it')
+    .argument('[what...]', 'a VM: name, identity, hosts/HOST/vms/VM; with --vm: image files')
+    .option('--vm <name>', 'the name images are kept under')
+    .option('--repository, --to <name>', 'where it goes; may be left out when there is only one')
+    .option('--level <level>', 'full, incremental (default) or differential', levelArgument)
+    .option('--full', 'the same as --level full')
+    .option('--no-quiesce', "do not freeze the guest's file systems")
+    .option('--changed-blocks <file>', 'JSON with the blocks that changed since --base')
+    .option('--base <backup>', 'the backup that --changed-blocks counts from')
+    .option('-d, --detach', 'print the name of the run and return at once')
+  examples(
+    command,
+    'blockferry backup web-1',
+    'blockferry backup web-1 --repository nightly --level full',
+    'blockferry backup /images/db.qcow2 /images/log.raw --vm db',
+    'blockferry backup db.raw --vm db --changed-blocks db.json --base latest:db',
+  )
+  carryOut<StartOptions & { detach?: boolean }>(
+    command,
+    outcome,
+    async (context, options, ...what) => {
+      const request = await backupRequest(context.services, what, options)
+      const start = async () => (await context.services.schedule.startBackup(request)).run
+      return await startOne(context, start, options.detach ?? false)
+    },
+  )
+}
+
+async function startOne(
+  context: Context,
+  start: () => Promise<schedule.Run | undefined>,
+  detach: boolean,
+): Promise<ExitCode> {
+  if (!detach) return reportRun(context, await startAndWatch(context, start))
+  const run = await start()
+  if (run) printQueued(context, [run])
+  return exitCode.ok
+}
+
+interface ListOptions {
+  vm?: string
+  repository?: string
+  limit?: string
+}
+
+function listVerb(command: Command, outcome: Outcome): Command {
+  command
+    .description('list backups, newest first')
+    .argument('[vm]', 'only those of this VM: name or identity')
+    .option('--vm <vm>', 'the same')
+    .option('--repository <name>', 'only those in this repository')
+    .option('--limit <count>', 'at most so many', countArgument)
+  examples(command, 'blockferry backups', 'blockferry backups web-1 --output json')
+  return carryOut<ListOptions>(command, outcome, async (context, options, vm) => {
+    if (vm !== undefined && options.vm !== undefined) throw usageError('list backups: name one VM')
+    const count = countOf(options.limit)
+    const filter = { vm: vm ?? options.vm ?? '', repository: options.repository ?? '' }
+    const { items, more } = await listBackups(context.services, filter, count)
+    printRows(context, items, columns, plainJson, 'No backups. `blockferry backup VM` makes one.')
+    noteMore(context, more, count)
+  })
+}
+
+function showVerb(command: Command, outcome: Outcome): Command {
+  command
+    .description('show a backup: disks, sizes, decisions, and what was left out')
+    .argument('<backup>', 'id, full name, or latest:VM')
+  examples(command, 'blockferry backup show latest:web-1')
+  return carryOut(command, outcome, async (context, _, text = '') =>
+    printBackup(context, await findBackup(context.services, text)),
+  )
+}
+
+function verifyVerb(command: Command, outcome: Outcome): Command {
+  command
+    .description('prove a backup: decode every block, check its digest and the root of each disk')
+    .argument('<backup>', 'id, full name, or latest:VM')
+    .option('-d, --detach', 'print the name of the run and return at once')
+  examples(command, 'blockferry verify latest:web-1')
+  return carryOut<{ detach?: boolean }>(command, outcome, async (context, options, text = '') => {
+    const { name } = await findBackup(context.services, text)
+    const request = { backup: name, requestId: randomHex(8) }
+    const start = async () => (await context.services.schedule.startVerify(request)).run
+    return await startOne(context, start, options.detach ?? false)
+  })
+}
+
+const sumOf = (each: backup.Backup, pick: (disk: backup.BackupDisk) => bigint): string =>
+  formatBytes(each.disks.reduce((sum, disk) => sum + pick(disk), 0n))
+
+const columns: Column<backup.Backup>[] = [
+  { title: 'BACKUP', cell: ({ name }) => lastPart(name) },
+  { title: 'VM', cell: ({ vmDisplayName }) => vmDisplayName, shrinkTo: 12 },
+  { title: 'TIME', cell: ({ pointTime }) => timeText(pointTime) },
+  { title: 'SIZE', cell: (each) => sumOf(each, ({ sizeBytes }) => sizeBytes), right: true },
+  {
+    title: 'READ',
+    cell: (each) => sumOf(each, ({ readBytes }) => readBytes),
+    right: true,
+    dispensable: 3,
+  },
+  {
+    title: 'STORED',
+    cell: (each) => sumOf(each, ({ storedBytes }) => storedBytes),
+    right: true,
+    dispensable: 1,
+  },
+  {
+    title: 'REPOSITORY',
+    cell: ({ name }) => repositoryOf(name),
+    shrinkTo: 10,
+    dispensable: 2,
+  },
+  { title: 'LEVEL', cell: ({ level }) => levelName(level), dispensable: 4 },
+  { title: 'CONSISTENCY', cell: ({ consistency }) => consistencyName(consistency), dispensable: 5 },
+]
+
+function printBackup(context: Context, found: backup.Backup): void {
+  const length = (duration: backup.Backup['freezeDuration']) => {
+    const ms = msFromDuration(duration)
+    return ms === 0 ? '' : formatDuration(ms)
+  }
+  printFields(context, plainJson(found), [
+    ['backup', lastPart(found.name)],
+    ['repository', repositoryOf(found.name)],
+    ['vm', found.vmDisplayName],
+    ['identity', found.vmIdentity],
+    ['host', lastPart(found.host)],
+    ['point', timeText(found.pointTime)],
+    ['started', timeText(found.startTime)],
+    ['ended', timeText(found.endTime)],
+    ['level', levelName(found.level)],
+    ['method', methodName(found.method)],
+    ['consistency', consistencyName(found.consistency)],
+    ['frozen', length(found.freezeDuration)],
+    ['paused', length(found.pauseDuration)],
+    ['base', found.baseBackup],
+    ['policy', lastPart(found.policy)],
+    ['disks', found.disks.map(diskText)],
+    ['left out', found.uncoveredDisks.map(uncoveredText)],
+    ['decisions', found.decisions.map(decisionText)],
+  ])
+}
+
+const diskText = (disk: backup.BackupDisk): string =>
+  `${disk.disk}: ${formatBytes(disk.sizeBytes)} ${disk.format}, read ${formatBytes(disk.readBytes)}, stored ${formatBytes(disk.storedBytes)}`

@@ -1,0 +1,141 @@
+// What is said about runs: when they were queued, and when they have ended.
+import { formatBytes, formatDuration } from '@blockferry/core'
+import { type backup, msFromDuration, schedule } from '@blockferry/proto'
+import { type Context, printOne } from './context.ts'
+import { type ExitCode, exitCode, exitCodeOfRun, worstOf } from './exit_code.ts'
+import { printFailure } from './failure.ts'
+import { consistencyName, jsonLine, kindName, runJson } from './json.ts'
+import { rateText } from './progress.ts'
+import { lastPart, repositoryOf } from './resource_name.ts'
+import { safeText } from './safe_text.ts'
+
+/** Runs that go on by themselves: their names, one per line. */
+export function printQueued(context: Context, runs: schedule.Run[]): void {
+  if (context.settings.output === 'json') {
+    context.terminal.out(`${jsonLine(runs.map(runJson))}\n`)
+    return
+  }
+  for (const { name } of runs) context.terminal.out(`${lastPart(name)}\n`)
+}
+
+/** Prints how a run has ended; the exit code says it to the shell. */
+export function reportRun(context: Context, run: schedule.Run): ExitCode {
+  const succeeded = run.state === schedule.Run_State.SUCCEEDED
+  if (succeeded || context.settings.output === 'json') {
+    printOne(context, runJson(run), () => endLines(context, run))
+  }
+  return warn(context, run)
+}
+
+/** The same for several; with JSON they are one array. */
+export function reportRuns(
+  context: Context,
+  runs: schedule.Run[],
+  report: (context: Context, run: schedule.Run) => ExitCode,
+): ExitCode {
+  if (context.settings.output !== 'json') return worstOf(runs.map((run) => report(context, run)))
+  context.terminal.out(`${jsonLine(runs.map(runJson))}\n`)
+  return worstOf(runs.map((run) => warn(context, run)))
+}
+
+function warn(context: Context, run: schedule.Run): ExitCode {
+  const { terminal, settings } = context
+  if (run.state === schedule.Run_State.SUCCEEDED) {
+    if (!settings.quiet) {
+      for (const { disk, message } of run.uncoveredDisks) {
+        terminal.err(`left out: ${safeText(`${disk}: ${message}`)}\n`)
+      }
+    }
+    return exitCodeOfRun(run)
+  }
+  const cancelled = run.state === schedule.Run_State.CANCELLED
+  const fallback = cancelled
+    ? {
+        reason: 'CANCELLED',
+        message: `${kindName(run)} ${lastPart(run.name)}: cancelled; nothing of it is visible`,
+      }
+    : {
+        reason: 'INTERNAL',
+        message: `${kindName(run)} ${lastPart(run.name)}: failed without a reason`,
+      }
+  printFailure(terminal, settings.output, { metadata: {}, ...fallback, ...run.error })
+  return cancelled ? exitCode.cancelled : exitCodeOfRun(run)
+}
+
+function endLines(context: Context, run: schedule.Run): string[] {
+  const isRestore = run.kind === schedule.Run_Kind.RESTORE
+  if (context.settings.quiet) {
+    return isRestore ? run.disks.map((disk) => safeText(disk.targetPath)) : [run.backup]
+  }
+  switch (run.kind) {
+    case schedule.Run_Kind.RESTORE:
+      return restoreLines(run)
+    case schedule.Run_Kind.VERIFY:
+      return [
+        `Verified ${run.backup}: every block decodes and has its digest.`,
+        `  ${amounts(run)}`,
+      ]
+    default:
+      return backupLines(run)
+  }
+}
+
+function backupLines(run: schedule.Run): string[] {
+  const vm = safeText(run.vmDisplayName || run.vmIdentity)
+  const lines = [
+    `Backed up ${vm} as ${lastPart(run.backup)} in repository ${repositoryOf(run.backup)}.`,
+    `  ${amounts(run)}`,
+  ]
+  const pauses = [
+    ['frozen', msFromDuration(run.freezeDuration)] as const,
+    ['paused', msFromDuration(run.pauseDuration)] as const,
+  ].filter(([, ms]) => ms > 0)
+  const reached = [consistencyName(run.consistency)].filter((text) => text !== '')
+  const state = [
+    ...reached.map((text) => `consistency: ${text}`),
+    ...pauses.map(([verb, ms]) => `${verb} ${formatDuration(ms)}`),
+  ]
+  if (state.length > 0) lines.push(`  ${state.join(', ')}`)
+  lines.push(...run.decisions.map((note) => `  ${safeText(decisionText(note))}`))
+  return lines
+}
+
+function restoreLines(run: schedule.Run): string[] {
+  const lines = [`Restored ${lastPart(run.backup)}.`, `  ${amounts(run)}`]
+  for (const { disk, targetPath } of run.disks) {
+    lines.push(`  ${safeText(`${disk}: ${targetPath}`)}`)
+  }
+  if (run.startScript !== '') lines.push(`  start it with: ${safeText(run.startScript)}`)
+  return lines
+}
+
+/** `read 1.2 GiB of 10 GiB, stored 300 MiB, 14.2 s, 86 MB/s` */
+export function amounts(run: schedule.Run): string {
+  const sum = (pick: (disk: schedule.Run['disks'][number]) => bigint) =>
+    run.disks.reduce((total, disk) => total + pick(disk), 0n)
+  const size = sum((disk) => disk.sizeBytes)
+  const read = sum((disk) => disk.readBytes)
+  const stored = sum((disk) => disk.storedBytes)
+  const isRestore = run.kind === schedule.Run_Kind.RESTORE
+  const parts = [`read ${formatBytes(read)} of ${formatBytes(size)}`]
+  if (isRestore) parts[0] = `wrote ${formatBytes(stored)} of ${formatBytes(size)}`
+  if (run.kind === schedule.Run_Kind.BACKUP) parts.push(`stored ${formatBytes(stored)}`)
+  const ms = elapsedMs(run)
+  if (ms !== null) {
+    parts.push(formatDuration(ms))
+    const moved = isRestore ? stored : read
+    if (ms > 0 && moved > 0n) parts.push(rateText(Number(moved) / ms))
+  }
+  return parts.join(', ')
+}
+
+/** From the start to the end of the work; null while it is not known. */
+export function elapsedMs({ startTime, endTime }: schedule.Run): number | null {
+  return startTime && endTime ? endTime.getTime() - startTime.getTime() : null
+}
+
+export const decisionText = ({ disk, decision, message }: backup.DecisionNote): string =>
+  `${disk === '' ? '' : `${disk}: `}${decision}: ${message}`
+
+export const uncoveredText = ({ disk, reason, message }: backup.UncoveredDisk): string =>
+  `${disk}: ${reason}: ${message}`
