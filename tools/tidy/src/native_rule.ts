@@ -12,7 +12,8 @@ const interfaces = new Set([
   'target/block_target.h',
 ])
 
-// Stages that may include every header of another folder.
+// Stages that may include every header of another folder. What rests was encoded: the repository
+// knows the interface of compress and of no other stage.
 const mayInclude: Record<string, string[]> = {
   core: [],
   source: ['core'],
@@ -47,6 +48,7 @@ function checkInclude(path: string, header: string): string | null {
   if (stage === undefined || isTest(path) || !(folder in mayInclude) || folder === stage)
     return null
   if (mayInclude[stage]?.includes(folder)) return null
+  if (stage === 'repository' && header === 'compress/codec.h') return null
   if (stage !== 'core' && stage !== 'repository' && interfaces.has(header)) return null
   return `includes ${header}: ${stage} may not see the inside of ${folder}`
 }
