@@ -328,9 +328,7 @@ describe('QemuDriver with a running guest', () => {
     await expect(begin).rejects.toMatchObject({ reason: 'QUIESCE_FAILED' })
     expect(monotonicMs() - startMs).toBeLessThan(8_000)
     await expectWriting()
-    await guest.sh(
-      'echo ok >/run/hook-mode; while pgrep sleep | xargs ps | grep -q "sleep 9"; do sleep 0.2; done',
-    )
+    await guest.sh('echo ok >/run/hook-mode; while pgrep -f "^sleep 9"; do sleep 0.2; done')
     await sleep(2_000)
     await expectWriting(5_000)
     const point = await driver.beginPoint(requestOf(), signal)
@@ -365,7 +363,9 @@ describe('QemuDriver with a running guest', () => {
   it('breaks the point and not the guest when the fleece store is full', async () => {
     const socket = join(folder, 'store.sock')
     const full = join(folder, 'full')
-    const error = ['error-pwrite=ENOSPC', 'error-pwrite-rate=100%', `error-pwrite-file=${full}`]
+    const error = ['pwrite', 'zero'].flatMap((call) => [
+      ...[`error-${call}=ENOSPC`, `error-${call}-rate=100%`, `error-${call}-file=${full}`],
+    ])
     const store = execFile('nbdkit', [
       ...['-f', '-U', socket, '--filter=error', 'memory', '256M', ...error],
     ])

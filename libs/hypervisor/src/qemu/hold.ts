@@ -194,11 +194,15 @@ class Hold {
   async #goOn(failure: unknown): Promise<void> {
     let fault = failure
     const late: Promise<unknown>[] = []
+    let monitorFree = true
     if (this.#paused) {
       this.#report({ event: 'step', step: 'resume' })
       const resuming = resume(this.#qmp, lingerMsMax)
       const trouble = await inTime(resuming)
-      if (trouble) late.push(resuming)
+      if (trouble) {
+        late.push(resuming)
+        monitorFree = false
+      }
       fault ??= trouble
       this.#result.pausedMs = Math.max(0, this.#resumeUs - this.#stopUs) / 1000
     }
@@ -211,6 +215,8 @@ class Hold {
       fault ??= trouble
       this.#result.frozenMs = monotonicMs() - this.#frozenAtMs
     }
+    // Only the agent may be waited for from here on; the starter needs the monitor.
+    if (monitorFree) this.#qmp.close()
     if (fault === null) this.#report({ event: 'done', ...this.#result })
     else this.#report(failed(fault, late.length > 0))
     await Promise.allSettled(late)
