@@ -1,0 +1,156 @@
+#include "stream/move_disk.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "repository/block_geometry.h"
+#include "source/fake_source.h"
+
+namespace blockferry {
+namespace {
+
+// Takes everything down, in memory.
+class RecordingChannel final : public Channel {
+ public:
+  explicit RecordingChannel(std::set<std::string> known = {}) : known_(std::move(known)) {}
+
+  Result<bool> Offer(uint64_t block_index, const Digest& name) override {
+    names[block_index] = HexOf(name);
+    offered.push_back(block_index);
+    return known_.count(HexOf(name)) == 0;
+  }
+  Status Send(const Frame& frame) override {
+    ByteVector plain(frame.plain_size_bytes);
+    RETURN_IF_ERROR(Decode(frame.encoded.codec, frame.encoded.bytes, plain));
+    blocks[frame.block_index] = plain;
+    known_.insert(HexOf(frame.name));
+    return Status();
+  }
+  Status Keep(uint64_t first_block, uint64_t end_block) override {
+    for (uint64_t i = first_block; i < end_block; ++i) kept.insert(i);
+    return Status();
+  }
+  void CountRead(uint64_t bytes) override { read_bytes += bytes; }
+  Result<std::optional<Digest>> Seal() override {
+    sealed = true;
+    return std::optional<Digest>();
+  }
+
+  std::map<uint64_t, std::string> names;
+  std::vector<uint64_t> offered;
+  std::map<uint64_t, ByteVector> blocks;
+  std::set<uint64_t> kept;
+  uint64_t read_bytes = 0;
+  bool sealed = false;
+
+ private:
+  std::set<std::string> known_;
+};
+
+class MoveDiskTest : public ::testing::Test {
+ protected:
+  Status Move(FakeSource* source, const ChangedBlockMap& changed, RecordingChannel* channel) {
+    BlockPlan plan(source, &changed);
+    const std::unique_ptr<Encoder> encoder = NewEncoder(Codec::kLz4);
+    return ToStatus(
+        MoveDisk({source, &plan, &naming_, encoder.get(), channel, &cancel_, &progress_}));
+  }
+
+  Naming naming_{Digest{}};
+  Cancel cancel_;
+  Progress progress_;
+};
+
+constexpr uint64_t kBlocks = 100;
+constexpr uint64_t kSize = kBlocks * kBlockSize + 1234;
+
+// Every block is different; block 7 is allocated but all zeroes.
+ByteVector Content() {
+  ByteVector content(kSize);
+  for (uint64_t i = 0; i < kSize; ++i) content[i] = static_cast<std::byte>((i / 997 + i) % 255 + 1);
+  std::fill_n(content.begin() + 7 * kBlockSize, kBlockSize, std::byte{0});
+  return content;
+}
+
+Bytes BlockOf(const ByteVector& content, uint64_t index) {
+  return Bytes(content).subspan(index * kBlockSize, BlockSizeAt(content.size(), index));
+}
+
+TEST_F(MoveDiskTest, SendsEveryBlockThatIsNotZeroInOrder) {
+  const ByteVector content = Content();
+  FakeSource source({{0, kSize, true, true}}, content);
+  RecordingChannel channel;
+  ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+  EXPECT_TRUE(channel.sealed);
+  EXPECT_EQ(channel.names.size(), kBlocks);
+  EXPECT_EQ(channel.names.count(7), 0u);
+  EXPECT_TRUE(std::is_sorted(channel.offered.begin(), channel.offered.end()));
+  for (const auto& [index, plain] : channel.blocks) {
+    EXPECT_TRUE(Equal(plain, BlockOf(content, index))) << index;
+  }
+  EXPECT_EQ(channel.blocks.at(kBlocks).size(), 1234u);
+  EXPECT_EQ(channel.read_bytes, kSize);
+  EXPECT_EQ(progress_.position_bytes.value(), kSize);
+}
+
+TEST_F(MoveDiskTest, KeepsManyReadsUnderWayButNotMoreThanTheLimit) {
+  FakeSource source({{0, 4096 * uint64_t{kBlockSize}, true, true}}, {});
+  RecordingChannel channel;
+  ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+  EXPECT_EQ(source.reads_under_way_max(), kReadCountMax);
+}
+
+TEST_F(MoveDiskTest, SendsABlockThatComesTwiceOnlyOnce) {
+  ByteVector content(2 * kBlockSize, std::byte{9});
+  FakeSource source({{0, content.size(), true, true}}, content);
+  RecordingChannel channel;
+  ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+  EXPECT_EQ(channel.blocks.size(), 1u);
+  EXPECT_EQ(channel.names.size(), 2u);
+  EXPECT_EQ(channel.names[0], channel.names[1]);
+}
+
+TEST_F(MoveDiskTest, ReadsOnlyMarkedBlocksAndKeepsTheOthers) {
+  const ByteVector content = Content();
+  FakeSource source({{0, kSize, true, true}}, content);
+  const Result<ChangedBlockMap> changed = ChangedBlockMap::FromExtents(
+      {3 * kBlockSize + 5, 10, 20 * kBlockSize, 2 * kBlockSize}, kSize);
+  ASSERT_TRUE(changed.ok());
+  RecordingChannel channel;
+  ASSERT_TRUE(Move(&source, *changed, &channel).ok());
+  EXPECT_EQ(channel.offered, (std::vector<uint64_t>{3, 20, 21}));
+  EXPECT_EQ(channel.kept.size(), kBlocks + 1 - 3);
+  EXPECT_EQ(source.bytes_read(), 3u * kBlockSize);
+}
+
+TEST_F(MoveDiskTest, ReturnsTheFailureOfARead) {
+  FakeSource source({{0, kSize, true, true}}, Content());
+  source.FailRead(5);
+  RecordingChannel channel;
+  const Status failure = Move(&source, ChangedBlockMap::All(), &channel);
+  EXPECT_TRUE(failure.Is(reason::kSourceReadFailed));
+  EXPECT_FALSE(channel.sealed);
+  EXPECT_EQ(progress_.position_bytes.value(), 5 * kReadSizeBytesMax);
+}
+
+TEST_F(MoveDiskTest, SealsADiskOfNoBytes) {
+  FakeSource source({}, {});
+  RecordingChannel channel;
+  ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+  EXPECT_TRUE(channel.sealed);
+  EXPECT_TRUE(channel.names.empty());
+}
+
+TEST_F(MoveDiskTest, SealsNothingWhenCancelled) {
+  FakeSource source({{0, kSize, true, true}}, Content());
+  RecordingChannel channel;
+  cancel_.Request();
+  EXPECT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).Is(reason::kCancelled));
+  EXPECT_FALSE(channel.sealed);
+}
+
+}  // namespace
+}  // namespace blockferry
