@@ -1,0 +1,22 @@
+import { createHash } from 'node:crypto'
+
+const nameSizeMax = 120
+
+/**
+ * A file name for a restored disk: letters, digits, `.`, `_` and `-` stay, every other byte
+ * becomes `%` and two hex digits, so that two disks never get one name. A long name is cut and
+ * ends with its digest.
+ */
+export function imageName(disk: string, extension: 'raw' | 'qcow2'): string {
+  const safe = [...Buffer.from(disk)].map((byte, index) => safeByte(byte, index)).join('')
+  if (safe.length <= nameSizeMax) return `${safe || '%'}.${extension}`
+  const digest = createHash('sha256').update(disk).digest('hex').slice(0, 16)
+  return `${safe.slice(0, nameSizeMax - digest.length - 1)}-${digest}.${extension}`
+}
+
+function safeByte(byte: number, index: number): string {
+  const character = String.fromCharCode(byte)
+  // A name that begins with a dot is hidden, one with a dash looks like an option.
+  const plain = index === 0 ? /[A-Za-z0-9_]/ : /[A-Za-z0-9._-]/
+  return plain.test(character) ? character : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
+}

@@ -1,0 +1,77 @@
+import { fileURLToPath } from 'node:url'
+import { type Logger, newLog, sleep } from '@blockferry/core'
+import { migrate, openPool } from '@blockferry/postgres'
+import { schedule } from '@blockferry/proto'
+import { type RunningService, serve } from '@blockferry/rpc'
+import type { ScheduleConfig } from './config.ts'
+import { Holder } from './holder.ts'
+import { PolicyStore } from './policy_store.ts'
+import { Queue } from './queue.ts'
+import { startDue } from './repeat.ts'
+import { RunStore } from './run_store.ts'
+import { scheduleHandlers } from './service.ts'
+import { connectServices } from './services.ts'
+
+const migrations = fileURLToPath(new URL('../migrations', import.meta.url))
+
+/** Starts the schedule service. Disposing of it leaves its runs to be taken over. */
+export async function startSchedule(config: ScheduleConfig): Promise<RunningService> {
+  const log = newLog('schedule', config.logLevel)
+  await using undo = new AsyncDisposableStack()
+  const pool = openPool(config.databaseUrl, {
+    applicationName: 'blockferry schedule',
+    onBroken: (error) => log.warn({ err: error }, 'connection to the database broke'),
+  })
+  undo.defer(() => pool.end())
+  await migrate(pool, 'schedule', migrations)
+  const services = undo.use(connectServices(config))
+  const { limits } = config
+  const runs = new RunStore(pool)
+  const policies = new PolicyStore(pool)
+  const queue = new Queue(runs, services)
+  const holder = new Holder(services, runs, limits, log)
+  const clock = tick(limits.tickMs, log, [
+    () => startDue(policies, queue, log),
+    () => holder.claim(),
+  ])
+  undo.defer(() => holder.stop())
+  undo.use(clock)
+  const service = await serve<schedule.ScheduleServiceServer>({
+    address: config.address,
+    name: 'blockferry.schedule.v1.ScheduleService',
+    definition: schedule.ScheduleServiceService,
+    handlers: scheduleHandlers({ runs, policies, queue, holder, limits, wake: clock.wake }),
+    log,
+  })
+  undo.use(service)
+  const all = undo.move()
+  return { address: service.address, [Symbol.asyncDispose]: () => all.disposeAsync() }
+}
+
+interface Tick extends AsyncDisposable {
+  /** Does everything now. */
+  wake: () => void
+}
+
+/** Does all `actions` every `ms`, one after the other; a failure of one is logged and tried again. */
+function tick(ms: number, log: Logger, actions: (() => Promise<void>)[]): Tick {
+  const stopping = new AbortController()
+  let waking = new AbortController()
+  const loop = async () => {
+    while (!stopping.signal.aborted) {
+      for (const action of actions) {
+        await action().catch((thrown: unknown) => log.error({ err: thrown }, 'tick failed'))
+      }
+      await sleep(ms, AbortSignal.any([stopping.signal, waking.signal])).catch(() => {})
+      waking = new AbortController()
+    }
+  }
+  const ended = loop()
+  return {
+    wake: () => waking.abort(),
+    async [Symbol.asyncDispose]() {
+      stopping.abort()
+      await ended
+    },
+  }
+}

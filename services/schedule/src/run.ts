@@ -1,0 +1,257 @@
+// A backup from end to end. Every step is idempotent under the run's id and written down before
+// it is done: after a crash the row and the repository say how far it came, and the same function
+// runs again.
+import { newPointId } from '@blockferry/core'
+import { argumentInvalid, BackupError } from '@blockferry/errors'
+import type { move, backup as proto, snapshot } from '@blockferry/proto'
+import { programVersion } from './config.ts'
+import { type HeldPoint, releasePoint, takeSnapshot } from './held_point.ts'
+import type { HeldRun } from './held_run.ts'
+import { decideLevel, type History, nextSequence, ownBackup, readHistory } from './history.ts'
+import { cancelSession, followSession } from './move_disks.ts'
+import { hasReason, patiently } from './patience.ts'
+import { State, sessionIdOf } from './run_row.ts'
+import type { RunStore } from './run_store.ts'
+import type { Services } from './services.ts'
+
+type Backup = proto.Backup
+
+/** What the steps of a run work with. */
+export interface Means {
+  services: Services
+  store: RunStore
+}
+
+export async function runBackup(run: HeldRun, means: Means, signal: AbortSignal): Promise<Backup> {
+  const { services } = means
+  const history = await readHistory(services.move, run, signal) // the repository is the truth
+  const committed = ownBackup(history, run.id) // by an earlier life of this run
+  if (committed) await releasePoint(services.snapshot, run, committed.pointId, true)
+  else await decideLevel(run, history)
+  const backup = committed ?? (await makeBackup(run, means, history, signal))
+  await recordBackup(services.catalog, run, backup, signal)
+  return backup
+}
+
+/** One instant of all disks, moved and committed. A point lost to a crash is taken anew, once. */
+async function makeBackup(
+  run: HeldRun,
+  means: Means,
+  history: History,
+  signal: AbortSignal,
+): Promise<Backup> {
+  for (;;) {
+    try {
+      return await backUpPoint(run, means, history, signal)
+    } catch (thrown) {
+      if (!(thrown instanceof PointGone) || run.row.pointIds.length > 1) throw causeOf(thrown)
+      await undoBackup(run, means.services)
+      await run.decide(
+        'POINT_RETAKEN',
+        `the first point was lost before the commit (${(thrown.cause as Error).message}): a new one is taken and read from the start`,
+      )
+      await run.setPointId(newPointId())
+    }
+  }
+}
+
+async function backUpPoint(
+  run: HeldRun,
+  means: Means,
+  history: History,
+  signal: AbortSignal,
+): Promise<Backup> {
+  const calls = means.services.snapshot
+  const resumed = run.row.point !== null
+  // Finds the VM where it is now. Committed, the point is released here; else by undoBackup.
+  await using held = await takeSnapshot(calls, run, history, signal).catch((thrown: unknown) => {
+    throw resumed ? asPointGone(thrown, true) : thrown
+  })
+  try {
+    const reading = AbortSignal.any([signal, held.lost])
+    await moveDisks(run, means, held, history, reading) // resumes where a crash left it
+    await held.confirm(signal)
+    const backup = await commitBackup(run, means, held, history, signal)
+    held.keep()
+    return backup
+  } catch (thrown) {
+    const told = await held.explain(thrown, signal)
+    throw asPointGone(told, resumed || held.snapshotWasSilent)
+  }
+}
+
+/** A point that vanished through a crash of ours, so that a new one is worth it. */
+class PointGone extends Error {}
+
+// A point that is not found was given up by the snapshot service, after nobody held it. One that
+// is lost went with the hypervisor, unless a process of ours was away, too.
+function asPointGone(thrown: unknown, afterCrash: boolean): unknown {
+  const gone =
+    hasReason(thrown, 'POINT_NOT_FOUND') || (afterCrash && hasReason(thrown, 'POINT_LOST'))
+  return gone ? new PointGone('the point is gone', { cause: thrown }) : thrown
+}
+
+const causeOf = (thrown: unknown): unknown => (thrown instanceof PointGone ? thrown.cause : thrown)
+
+async function moveDisks(
+  run: HeldRun,
+  { services, store }: Means,
+  { point }: HeldPoint,
+  history: History,
+  signal: AbortSignal,
+): Promise<void> {
+  const asked = run.plan.backup
+  await run.enter(State.MOVING)
+  const suppliedChanges = await nameSuppliedChanges(run, point)
+  const folder = run.plan.repositoryFolder
+  const draw = async () => (await services.move.drawIncarnation({ folder }, { signal })).incarnation
+  const incarnation = await patiently(() => store.incarnation(run.plan.repositoryId, draw), {
+    silentMs: run.limits.moverSilentMs,
+    pauseMs: run.limits.retryPauseMs,
+    signal,
+  })
+  const start = () =>
+    services.move.startBackup(
+      {
+        sessionId: sessionIdOf(run.id, point.pointId),
+        folder,
+        token: { incarnation, number: run.row.tokenNumber },
+        point,
+        backup: manifestOf(run, point, nextSequence(history), asked?.baseBackup ?? ''),
+        suppliedChanges,
+      },
+      { signal },
+    )
+  await followSession(services.move, run, start, signal)
+}
+
+// What the manifest says besides what the mover finds out.
+function manifestOf(
+  run: HeldRun,
+  point: snapshot.Point,
+  sequence: bigint,
+  suppliedBase: string,
+): Backup {
+  const { row } = run
+  const pointBase = point.disks.find(({ baseBackup }) => baseBackup !== '')?.baseBackup ?? ''
+  return {
+    name: row.detail.backup,
+    vmIdentity: row.vmIdentity,
+    vmDisplayName: row.vmDisplayName,
+    policy: row.detail.policy,
+    level: row.detail.level,
+    method: point.method,
+    consistency: point.consistency,
+    pointId: point.pointId,
+    baseBackup: suppliedBase || pointBase,
+    sequence,
+    pointTime: point.pointTime,
+    startTime: row.startTime ?? undefined,
+    freezeDuration: point.freezeDuration,
+    pauseDuration: point.pauseDuration,
+    disks: [],
+    uncoveredDisks: point.vm?.uncoveredDisks ?? [],
+    decisions: row.detail.decisions,
+    driver: point.driver,
+    vmConfigJson: point.vmConfigJson,
+    version: programVersion,
+    host: hostOf(point.vm?.name ?? ''),
+    run: `runs/${run.id}`,
+  }
+}
+
+/** `hosts/a/vms/b` → `hosts/a`; empty for images that belong to no host. */
+export const hostOf = (vmName: string): string => /^hosts\/[^/]+/.exec(vmName)?.[0] ?? ''
+
+// An entry without a disk's name stands for the only disk.
+async function nameSuppliedChanges(
+  run: HeldRun,
+  point: snapshot.Point,
+): Promise<move.SuppliedChanges[]> {
+  const supplied = run.plan.backup?.suppliedChanges ?? []
+  const named = supplied.map((changes) => {
+    const [only, ...others] = point.disks
+    if (changes.disk === '' && only && others.length === 0) return { ...changes, disk: only.disk }
+    if (point.disks.some(({ disk }) => disk === changes.disk)) return changes
+    const disks = point.disks.map(({ disk }) => disk).join(', ')
+    throw argumentInvalid('supplied_changes.disk', changes.disk, `name one of the disks: ${disks}`)
+  })
+  for (const { disk } of named) {
+    await run.decide('CHANGED_BLOCKS_SUPPLIED', 'only blocks of the supplied list are read', disk)
+  }
+  return named
+}
+
+// From here on the run cannot be cancelled. An answer that does not come leaves open whether the
+// manifest was written, so the mover is asked until it says; a mover that was restarted meanwhile
+// no longer knows the session, but the repository and the checkpoint do.
+async function commitBackup(
+  run: HeldRun,
+  means: Means,
+  held: HeldPoint,
+  history: History,
+  signal: AbortSignal,
+): Promise<Backup> {
+  const { move: calls } = means.services
+  const name = `sessions/${sessionIdOf(run.id, held.point.pointId)}`
+  for (let restarts = 0; ; restarts++) {
+    signal.throwIfAborted()
+    await run.enterForGood(State.COMMITTING)
+    try {
+      return await commitOnce(calls, run, name)
+    } catch (thrown) {
+      run.left.throwIfAborted()
+      const own = ownBackup(await readHistory(calls, run, run.left), run.id)
+      if (own) return own
+      const restarted = hasReason(thrown, 'SESSION_NOT_FOUND')
+      if (!restarted || restarts >= run.limits.sessionRestartsMax) throw thrown
+    }
+    await moveDisks(run, means, held, history, AbortSignal.any([signal, held.lost]))
+    await held.confirm(signal)
+  }
+}
+
+async function commitOnce(calls: Services['move'], run: HeldRun, name: string): Promise<Backup> {
+  const { commitMs, retryPauseMs, runDeadlineMs } = run.limits
+  const { decisions } = run.row.detail
+  const { backup } = await patiently(
+    () => calls.commitBackup({ name, decisions }, { signal: run.left, deadlineMs: commitMs }),
+    { silentMs: runDeadlineMs, pauseMs: retryPauseMs, signal: run.left },
+  )
+  if (!backup) throw new BackupError('INTERNAL', 'the move service committed without a backup')
+  return backup
+}
+
+// The backup exists already: a catalog that does not answer, or refuses, is mended by a rebuild
+// and fails no run.
+async function recordBackup(
+  catalog: Services['catalog'],
+  run: HeldRun,
+  backup: Backup,
+  signal: AbortSignal,
+): Promise<void> {
+  const { recordMs, retryPauseMs } = run.limits
+  await run.enter(State.RECORDING)
+  const recorded = { ...backup, name: run.row.detail.backup }
+  try {
+    await patiently(() => catalog.recordBackup({ backup: recorded }, { signal }), {
+      silentMs: recordMs,
+      pauseMs: retryPauseMs,
+      signal,
+    })
+  } catch (thrown) {
+    if (run.left.aborted) throw thrown
+    run.log.error({ err: thrown }, 'backup not recorded; `blockferry catalog rebuild` lists it')
+  }
+}
+
+/**
+ * Removes what a run has made so far, in this life and in earlier ones: the reader ends before
+ * its point. Idempotent. REQUIRES: nothing of the run is committed.
+ */
+export async function undoBackup(run: HeldRun, services: Services): Promise<void> {
+  for (const pointId of run.row.pointIds) {
+    await cancelSession(services.move, run, sessionIdOf(run.id, pointId))
+    await releasePoint(services.snapshot, run, pointId, false)
+  }
+}

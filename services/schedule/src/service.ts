@@ -1,0 +1,228 @@
+// The RPCs of schedule: checks the fields, asks the others, answers with protos.
+import { sleep } from '@blockferry/core'
+import { argumentInvalid, BackupError } from '@blockferry/errors'
+import { durationFromMs, move, type schedule } from '@blockferry/proto'
+import { type Call, type Handlers, pageOf } from '@blockferry/rpc'
+import type { ScheduleLimits } from './config.ts'
+import { RunCancelled } from './held_run.ts'
+import type { Holder } from './holder.ts'
+import { errorOf } from './holder.ts'
+import type { PolicyRow, PolicyStore } from './policy_store.ts'
+import type { Queue } from './queue.ts'
+import {
+  checkBackupName,
+  checkImages,
+  checkLevel,
+  checkName,
+  checkPath,
+  checkPolicy,
+  checkPolicyId,
+  checkSuppliedChanges,
+  checkText,
+  checkVm,
+  refuseTwice,
+  requestKey,
+} from './request_field.ts'
+import { hasEnded, publicRun, type RunRow, stateWord } from './run_row.ts'
+import type { RunStore } from './run_store.ts'
+
+export interface ServiceParts {
+  runs: RunStore
+  policies: PolicyStore
+  queue: Queue
+  holder: Holder
+  limits: ScheduleLimits
+  /** Looks for runs to claim now instead of at the next tick. */
+  wake: () => void
+}
+
+export function scheduleHandlers(parts: ServiceParts): Handlers<schedule.ScheduleServiceServer> {
+  return { ...policyHandlers(parts), ...startHandlers(parts), ...runHandlers(parts) }
+}
+
+function policyHandlers({ policies, queue, wake }: ServiceParts) {
+  const find = async (field: string, name: string): Promise<PolicyRow> => {
+    const row = await policies.find(checkName(field, name, 'policies'))
+    if (row) return row
+    throw notFound(name, 'list the policies')
+  }
+  return {
+    async createPolicy({ policyId, policy, requestId }) {
+      const name = checkPolicyId(policyId)
+      requestKey('CreatePolicy', requestId)
+      const settings = checkPolicy(policy)
+      await queue.repository(settings.repository)
+      const created = await policies.insert(name, requestId, settings)
+      if (created) return { policy: publicPolicy(created) }
+      const existing = await policies.find(name)
+      if (existing && requestId !== '' && existing.requestId === requestId) {
+        return { policy: publicPolicy(existing) }
+      }
+      throw new BackupError(
+        'ALREADY_EXISTS',
+        `create policy ${name}: there is one of that name; update it or choose another name`,
+        { name: `policies/${name}` },
+      )
+    },
+
+    async getPolicy({ name }) {
+      return { policy: publicPolicy(await find('name', name)) }
+    },
+
+    async listPolicies(request) {
+      const { size, offset } = pageOf(request)
+      const rows = await policies.list(size + 1, offset)
+      return { policies: rows.slice(0, size).map(publicPolicy), ...nextPage(rows, size, offset) }
+    },
+
+    async updatePolicy({ policy }) {
+      const settings = checkPolicy(policy)
+      const shown = policy?.name ?? ''
+      const name = checkName('policy.name', shown, 'policies')
+      await queue.repository(settings.repository)
+      const updated = await policies.update(name, settings)
+      if (!updated) throw notFound(shown, 'create it')
+      return { policy: publicPolicy(updated) }
+    },
+
+    async deletePolicy({ name }) {
+      const deleted = await policies.delete(checkName('name', name, 'policies'))
+      if (!deleted) throw notFound(name, 'list the policies')
+      return {}
+    },
+
+    async startPolicy({ name, requestId }) {
+      const occasion = requestKey('StartPolicy', requestId)
+      const runs = await queue.policy(await find('name', name), occasion)
+      wake()
+      return { runs: runs.map(publicRun) }
+    },
+  } satisfies Partial<Handlers<schedule.ScheduleServiceServer>>
+}
+
+function startHandlers({ queue, wake }: ServiceParts) {
+  return {
+    async startBackup(request) {
+      const key = requestKey('StartBackup', request.requestId)
+      checkVm('vm', request.vm)
+      if (request.repository !== '') checkName('repository', request.repository, 'repositories')
+      checkText('base_backup', request.baseBackup)
+      checkSuppliedChanges(request)
+      const images = checkImages(request.images)
+      const level = checkLevel('level', request.level)
+      const run = await queue.backup({ ...request, images, level }, key)
+      wake()
+      return { run: publicRun(run) }
+    },
+
+    async startRestore(request) {
+      const key = requestKey('StartRestore', request.requestId)
+      checkBackupName(request.backup)
+      refuseTwice('disks', request.disks)
+      for (const disk of request.disks) checkText('disks', disk)
+      const targetFolder = checkTarget(request)
+      const run = await queue.restore({ ...request, targetFolder }, key)
+      wake()
+      return { run: publicRun(run) }
+    },
+
+    async startVerify(request) {
+      const key = requestKey('StartVerify', request.requestId)
+      checkBackupName(request.backup)
+      const run = await queue.verify(request, key)
+      wake()
+      return { run: publicRun(run) }
+    },
+  } satisfies Partial<Handlers<schedule.ScheduleServiceServer>>
+}
+
+function runHandlers({ runs, holder, limits }: ServiceParts) {
+  const find = async (name: string): Promise<RunRow> => {
+    const row = await runs.find(checkName('name', name, 'runs'))
+    if (row) return row
+    throw notFound(name, 'list the runs')
+  }
+  return {
+    async getRun({ name }) {
+      return { run: publicRun(await find(name)) }
+    },
+
+    async listRuns(request) {
+      const { size, offset } = pageOf(request)
+      const vm = checkText('vm', request.vm)
+      const rows = await runs.list({ vm, activeOnly: request.activeOnly, size: size + 1, offset })
+      return { runs: rows.slice(0, size).map(publicRun), ...nextPage(rows, size, offset) }
+    },
+
+    async *watchRun({ name }, { signal }: Call) {
+      let row = await find(name)
+      yield { run: publicRun(row) }
+      while (!hasEnded(row.state)) {
+        await sleep(limits.watchMs, signal)
+        const changed = await runs.changedSince(row.id, row.version)
+        if (!changed) continue
+        row = changed
+        yield { run: publicRun(row) }
+      }
+    },
+
+    async cancelRun({ name }) {
+      const { id } = await find(name)
+      const row = await runs.requestCancel(id, errorOf(new RunCancelled()))
+      if (!row) throw notCancellable(await find(name))
+      holder.cancel(id)
+      return { run: publicRun(row) }
+    },
+  } satisfies Partial<Handlers<schedule.ScheduleServiceServer>>
+}
+
+/** The folder of the new images; empty when a VM's own images are replaced. */
+function checkTarget(request: schedule.StartRestoreRequest): string {
+  const { inPlace, confirmInPlace, targetFolder, format } = request
+  const formats = [move.ImageFormat.UNSPECIFIED, move.ImageFormat.RAW, move.ImageFormat.QCOW2]
+  if (!formats.includes(format)) {
+    throw argumentInvalid('format', String(format), 'give raw or qcow2')
+  }
+  if (!inPlace) return checkPath('target_folder', targetFolder)
+  if (targetFolder !== '') {
+    throw argumentInvalid('target_folder', targetFolder, 'leave it out with in_place')
+  }
+  if (!confirmInPlace) {
+    throw argumentInvalid(
+      'confirm_in_place',
+      'false',
+      'set it to replace the images of the VM; without in_place the restore goes to a new folder',
+    )
+  }
+  return ''
+}
+
+function nextPage(rows: unknown[], size: number, offset: number): { nextPageToken: string } {
+  return { nextPageToken: rows.length > size ? String(offset + size) : '' }
+}
+
+const notFound = (name: string, advice: string): BackupError =>
+  new BackupError('NOT_FOUND', `find ${name}: there is none; ${advice}`, { name })
+
+function notCancellable(row: RunRow): BackupError {
+  const state = stateWord(row.state)
+  const why = hasEnded(row.state)
+    ? `it has ended (${state})`
+    : `its backup is being committed (${state}); delete the backup afterwards if it is not wanted`
+  return new BackupError('RUN_NOT_CANCELLABLE', `cancel runs/${row.id}: ${why}`, {
+    run: `runs/${row.id}`,
+    state,
+  })
+}
+
+const publicPolicy = (row: PolicyRow): schedule.Policy => ({
+  name: `policies/${row.name}`,
+  vms: row.vms,
+  repository: row.repository,
+  repeatDuration: row.repeatMs === null ? undefined : durationFromMs(row.repeatMs),
+  level: row.level,
+  skipQuiesce: row.skipQuiesce,
+  paused: row.paused,
+  createTime: row.createTime,
+  nextRunTime: row.nextRunTime ?? undefined,
+})
