@@ -193,7 +193,12 @@ function flatExtents(disk: snapshot.PointDisk, extents: move.ChangedExtent[]): n
       throw new BackupError(
         'CHANGED_BLOCKS_INVALID',
         `use supplied changed blocks of disk ${disk.disk}: extent ${index} (offset ${byteOffset}, size ${sizeBytes}) is empty, out of order, overlaps or passes the disk's end at ${disk.sizeBytes}; give ascending extents within the disk`,
-        { disk: disk.disk, index: String(index), offset: String(byteOffset), size: String(sizeBytes) },
+        {
+          disk: disk.disk,
+          index: String(index),
+          offset: String(byteOffset),
+          size: String(sizeBytes),
+        },
       )
     }
     end = byteOffset + sizeBytes

@@ -1,7 +1,6 @@
 // Disks of one point into a repository. Nothing is visible before the commit: the native session
 // writes packs and a candidate, and the manifest by one rename.
-import type { Logger } from '@blockferry/core'
-import { wallMs } from '@blockferry/core'
+import { type Logger, wallMs } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { CommitOptions, MovedDisk, Session as NativeSession } from '@blockferry/native'
 import { backup as catalog, move, type snapshot } from '@blockferry/proto'
@@ -13,7 +12,7 @@ import { Session } from './session.ts'
 import { type Turns, workOnEach } from './turns.ts'
 
 export interface BackupWork {
-  /** `{folder}\0{VM pseudonym}`: one backup at a time writes there. */
+  /** `{folder}\0{VM pseudonym}` */
   key: string
   backupId: string
   token: move.FencingToken
@@ -32,7 +31,7 @@ export interface MoveLimits {
 }
 
 export class BackupSession extends Session {
-  readonly backupWork: BackupWork
+  readonly #work: BackupWork
   readonly #limits: MoveLimits
   readonly #moved = new Map<string, MovedDisk>()
   #requestCommit: (decisions: catalog.DecisionNote[]) => void = () => {}
@@ -42,11 +41,24 @@ export class BackupSession extends Session {
   constructor(id: string, work: BackupWork, limits: MoveLimits, log: Logger) {
     const disks = work.plan.disks.map((disk) => new MovingDisk(disk.id, disk.sizeBytes))
     super(id, move.Session_Kind.BACKUP, disks, log)
-    this.backupWork = work
+    this.#work = work
     this.#limits = limits
     this.#commitRequested = new Promise((resolve) => {
       this.#requestCommit = resolve
     })
+  }
+
+  /** One backup at a time writes under a key. */
+  get key(): string {
+    return this.#work.key
+  }
+
+  get pointId(): string {
+    return this.#work.point.pointId
+  }
+
+  get token(): move.FencingToken {
+    return this.#work.token
   }
 
   /** Writes the manifest. Asking again gives the same backup. */
@@ -57,12 +69,14 @@ export class BackupSession extends Session {
     this.#requestCommit(decisions)
     await this.end
     if (this.#committed) return this.#committed
-    throw this.failure ?? new BackupError('INTERNAL', `commit ${this.name}: it ended without outcome`)
+    throw (
+      this.failure ?? new BackupError('INTERNAL', `commit ${this.name}: it ended without outcome`)
+    )
   }
 
   protected async work(signal: AbortSignal): Promise<void> {
     const { turns, disksMax } = this.#limits
-    const { disks } = this.backupWork.plan
+    const { disks } = this.#work.plan
     {
       using _ = await turns.take(signal)
       await workOnEach(disks, disksMax, signal, (disk, stop) => this.#moveDisk(disk, stop))
@@ -70,17 +84,17 @@ export class BackupSession extends Session {
     const endTime = new Date(wallMs())
     this.setState(move.Session_State.MOVED)
     const decisions = await orAborted(this.#commitRequested, signal)
-    const manifest = await this.backupWork.native.commit(this.#commitOptions(decisions, endTime))
+    const manifest = await this.#work.native.commit(this.#commitOptions(decisions, endTime))
     this.#committed = backupFromManifest(manifest)
   }
 
   protected async cleanUp(succeeded: boolean): Promise<void> {
-    using _ = this.backupWork.held
-    if (!succeeded) await this.backupWork.native.abort()
+    using _ = this.#work.held
+    if (!succeeded) await this.#work.native.abort()
   }
 
   async #moveDisk(planned: PlannedDisk, signal: AbortSignal): Promise<void> {
-    const task = this.backupWork.native.moveDisk({
+    const task = this.#work.native.moveDisk({
       disk_id: planned.id,
       size_bytes: planned.sizeBytes,
       source: planned.source,
@@ -91,13 +105,14 @@ export class BackupSession extends Session {
     })
     const disk = this.disks.find(({ id }) => id === planned.id)
     const moved = await disk?.run(task, signal)
-    if (!moved) throw new BackupError('INTERNAL', `move disk ${planned.id}: it is not in the session`)
+    if (!moved)
+      throw new BackupError('INTERNAL', `move disk ${planned.id}: it is not in the session`)
     disk?.finish(moved.root, moved.resumed_at_bytes)
     this.#moved.set(planned.id, moved)
   }
 
   #commitOptions(decisions: catalog.DecisionNote[], endTime: Date): CommitOptions {
-    const { plan, backupId } = this.backupWork
+    const { plan, backupId } = this.#work
     const disks = plan.disks.map((disk) => ({
       disk_id: disk.id,
       root: this.#moved.get(disk.id)?.root ?? null,
@@ -108,7 +123,7 @@ export class BackupSession extends Session {
   }
 
   #describe(decisions: catalog.DecisionNote[], endTime: Date): catalog.Backup {
-    const { backupId, described, plan, point } = this.backupWork
+    const { backupId, described, plan, point } = this.#work
     const { vm } = point
     const uncovered = described.uncoveredDisks.length > 0 ? described : vm
     return {

@@ -1,6 +1,13 @@
 // Puts restored images into a QEMU command line: the file names are replaced, and the nodes and
 // drives that read them are told the new format.
-import { formatOptions, keepKeys, parseOptions, type QemuOptions, setValue, valueOf } from './qemu_options.ts'
+import {
+  formatOptions,
+  keepKeys,
+  optionValue,
+  parseOptions,
+  type QemuOptions,
+  setValue,
+} from './qemu_options.ts'
 
 export interface PlacedImage {
   disk: string
@@ -10,7 +17,8 @@ export interface PlacedImage {
 }
 
 /** Options of a format node that mean the same whatever the format is. */
-const formatKeys = /^(driver|node-name|file|file\..*|discard|detect-zeroes|read-only|auto-read-only|cache\..*|force-share)$/
+const formatKeys =
+  /^(driver|node-name|file|file\..*|discard|detect-zeroes|read-only|auto-read-only|cache\..*|force-share)$/
 
 /** One option of a command line; `value` is null when it has none. */
 export interface MachineOption {
@@ -80,8 +88,8 @@ function setFormat(
     adapt(node.parsed, level.slice(0, -'file.'.length), image.format, gone)
     return
   }
-  const name = String(valueOf(node.parsed, 'node-name'))
-  const reader = nodes.find(({ parsed }) => valueOf(parsed, 'file') === name)
+  const name = String(optionValue(node.parsed, 'node-name'))
+  const reader = nodes.find(({ parsed }) => optionValue(parsed, 'file') === name)
   if (reader) {
     adapt(reader.parsed, '', image.format, gone)
     return
@@ -103,7 +111,7 @@ function setFormat(
 
 /** Gives the format node at `level` the new format and drops what only the old one knew. */
 function adapt(parsed: QemuOptions, level: string, format: string, gone: Set<string>): void {
-  const backing = valueOf(parsed, `${level}backing`)
+  const backing = optionValue(parsed, `${level}backing`)
   if (typeof backing === 'string') gone.add(backing)
   keepKeys(parsed, (key) => !key.startsWith(level) || formatKeys.test(key.slice(level.length)))
   setValue(parsed, `${level}driver`, format)
@@ -112,10 +120,10 @@ function adapt(parsed: QemuOptions, level: string, format: string, gone: Set<str
 /** Backing images that a restored image does not need, and the nodes under them. */
 function removeNodes(options: MachineOption[], nodes: Blockdev[], gone: Set<string>): void {
   for (const name of gone) {
-    const node = nodes.find(({ parsed }) => valueOf(parsed, 'node-name') === name)
+    const node = nodes.find(({ parsed }) => optionValue(parsed, 'node-name') === name)
     if (!node) continue
     for (const key of ['file', 'backing']) {
-      const below = valueOf(node.parsed, key)
+      const below = optionValue(node.parsed, key)
       if (typeof below === 'string') gone.add(below)
     }
     const at = options.indexOf(node.option)

@@ -1,13 +1,32 @@
 // QEMU's programs, run as children of ours. They end with us even when we are killed: the kernel
 // sends them SIGTERM when their parent dies.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readdir, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { after, monotonicMs, sleep } from '@blockferry/core'
+import { join } from 'node:path'
+import { after, monotonicMs, randomHex, sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
 
 const stderrKept = 4_096
 const readyMs = 10_000
 const endMs = 60_000
+
+const socketPathSizeMax = 107
+const socketName = /^restore-[0-9a-f]{12}\.sock$/
+
+/** Longest folder that sockets fit in. */
+export const runFolderSizeMax = socketPathSizeMax - '/restore-0123456789ab.sock'.length
+
+/** A new path for the socket of one restore. */
+export const newSocketPath = (runFolder: string): string =>
+  join(runFolder, `restore-${randomHex(6)}.sock`)
+
+/** Removes the sockets that a killed mover left; their daemons ended with it. */
+export async function removeStaleSockets(runFolder: string): Promise<void> {
+  for (const name of await readdir(runFolder)) {
+    if (socketName.test(name)) await rm(join(runFolder, name), { force: true })
+  }
+}
 
 interface Outcome {
   code: number | null
@@ -125,7 +144,9 @@ function outcomeOf(child: ChildProcess): Promise<Outcome> {
   }
   return new Promise((resolve) => {
     child.once('close', (code) => resolve({ code, ...kept }))
-    child.once('error', (error) => resolve({ code: programMissing, ...kept, stderr: String(error) }))
+    child.once('error', (error) =>
+      resolve({ code: programMissing, ...kept, stderr: String(error) }),
+    )
   })
 }
 

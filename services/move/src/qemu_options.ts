@@ -18,11 +18,13 @@ export function parseOptions(text: string): QemuOptions {
 export function formatOptions({ json, entries }: QemuOptions): string {
   if (json) return JSON.stringify(unflatten(entries))
   return entries
-    .map(([key, value]) => (value === null ? escape(key) : `${key}=${escape(String(value))}`))
+    .map(([key, value]) =>
+      value === null ? doubleCommas(key) : `${key}=${doubleCommas(String(value))}`,
+    )
     .join(',')
 }
 
-export const valueOf = (options: QemuOptions, key: string): unknown =>
+export const optionValue = (options: QemuOptions, key: string): unknown =>
   options.entries.find(([name]) => name === key)?.[1]
 
 /** Sets a key in its place, or at the end. */
@@ -36,7 +38,7 @@ export function keepKeys(options: QemuOptions, keep: (key: string) => boolean): 
   options.entries = options.entries.filter(([key]) => keep(key))
 }
 
-const escape = (value: string): string => value.replaceAll(',', ',,')
+const doubleCommas = (value: string): string => value.replaceAll(',', ',,')
 
 function entryOf(word: string): [string, unknown] {
   const at = word.indexOf('=')

@@ -1,15 +1,16 @@
 // Disks of a backup to new places. All images are written under temporary names first and get
 // their own names together at the end: a restore that fails or is cancelled leaves nothing.
 import { dirname } from 'node:path'
-import type { Logger } from "@blockferry/core"
+import type { Logger } from '@blockferry/core'
 import { asBackupError, BackupError } from '@blockferry/errors'
 import { move } from '@blockferry/proto'
 import type { MoveLimits } from './backup_session.ts'
 import { sync, type TakeBack } from './place_image.ts'
 import type { HeldRepository } from './repositories.ts'
 import type { RestoredImage } from './restored_image.ts'
-import { Session } from './session.ts'
 import type { ScriptFile } from './script_file.ts'
+import { Session } from './session.ts'
+import { TargetFolders } from './target_folders.ts'
 import { workOnEach } from './turns.ts'
 
 export interface RestoreWork {
@@ -22,6 +23,7 @@ export interface RestoreWork {
 export class RestoreSession extends Session {
   readonly #work: RestoreWork
   readonly #limits: MoveLimits
+  readonly #folders = new TargetFolders()
 
   constructor(id: string, work: RestoreWork, limits: MoveLimits, log: Logger) {
     super(
@@ -37,6 +39,7 @@ export class RestoreSession extends Session {
   protected async work(signal: AbortSignal): Promise<void> {
     using _ = await this.#limits.turns.take(signal)
     const { images, held, runFolder } = this.#work
+    for (const folder of this.#targetFolders()) await this.#folders.make(folder)
     await workOnEach(images, this.#limits.disksMax, signal, async (image, stop) => {
       try {
         await image.write(held.repository, runFolder, stop)
@@ -48,10 +51,11 @@ export class RestoreSession extends Session {
     await this.#placeAll()
   }
 
-  protected async cleanUp(): Promise<void> {
+  protected async cleanUp(succeeded: boolean): Promise<void> {
     using _ = this.#work.held
     for (const image of this.#work.images) await image.cleanUp()
     await this.#work.script?.cleanUp()
+    if (!succeeded) await this.#folders.takeBack()
   }
 
   async #placeAll(): Promise<void> {
@@ -64,8 +68,13 @@ export class RestoreSession extends Session {
       for (const takeBack of takeBacks.reverse()) await takeBack()
       throw thrown
     }
+    for (const folder of this.#targetFolders()) await sync(folder)
+  }
+
+  #targetFolders(): Set<string> {
+    const { images, script } = this.#work
     const places = script ? [...images, script] : images
-    for (const folder of new Set(places.map(({ path }) => dirname(path)))) await sync(folder)
+    return new Set(places.map(({ path }) => dirname(path)))
   }
 }
 

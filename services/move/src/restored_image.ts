@@ -1,7 +1,5 @@
 // One disk on its way back: written under a temporary name beside its place, as raw or qcow2.
-import { chmod, mkdir, realpath, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { randomHex } from '@blockferry/core'
+import { chmod, lstat, realpath, stat } from 'node:fs/promises'
 import { BackupError } from '@blockferry/errors'
 import type { Repository, StoredDisk } from '@blockferry/native'
 import type { MovingDisk } from './moving_disk.ts'
@@ -15,7 +13,7 @@ import {
   type TakeBack,
   takeOver,
 } from './place_image.ts'
-import { runQemuImg, serveQcow2 } from './program.ts'
+import { newSocketPath, runQemuImg, serveQcow2 } from './program.ts'
 import { atTarget } from './target_failure.ts'
 
 export interface ImageOrder {
@@ -51,18 +49,19 @@ export class RestoredImage {
    * Checks the place and takes back what an earlier process left of the same session.
    * Errors: TARGET_EXISTS, TARGET_IN_USE, TARGET_DENIED, TOOL_MISSING.
    */
-  static async prepare(order: ImageOrder, sessionId: string, index: number): Promise<RestoredImage> {
+  static async prepare(
+    order: ImageOrder,
+    sessionId: string,
+    index: number,
+  ): Promise<RestoredImage> {
     const found = await stat(order.path).catch(() => null)
     const replace = order.replace && found !== null
     const path = replace ? await realpath(order.path) : order.path
     const image = new RestoredImage({ ...order, replace }, path, sessionId, index)
     if (found && !found.isFile()) throw targetExists(path, 'it is not a file')
-    await atTarget('create the folder', dirname(path), () =>
-      mkdir(dirname(path), { recursive: true }),
-    )
     if (!replace && (await isSameFile(image.#part, path))) await removeFile(path)
-    await removeFile(image.#part)
-    if (!replace && (await stat(path).catch(() => null))) throw targetExists(path, 'it exists')
+    await atTarget('prepare', path, () => removeFile(image.#part))
+    if (!replace && (await exists(path))) throw targetExists(path, 'it exists')
     if (replace) await checkUnused(path)
     if (order.format === 'qcow2') await runQemuImg(['--version'])
     order.disk.targetPath = path
@@ -103,7 +102,7 @@ export class RestoredImage {
       this.disk.finish(null)
       return
     }
-    const socketPath = join(runFolder, `${randomHex(6)}.sock`)
+    const socketPath = newSocketPath(runFolder)
     const server = await serveQcow2(this.#part, socketPath, signal)
     try {
       await this.#restore(repository, { kind: 'nbd', uri: server.uri }, signal)
@@ -154,12 +153,17 @@ async function checkUnused(path: string): Promise<void> {
   )
 }
 
-const targetExists = (path: string, what: string): BackupError =>
-  new BackupError(
-    'TARGET_EXISTS',
-    `restore to ${path}: ${what}; remove it or name another place`,
-    { target: path },
+/** Also a symbolic link that leads nowhere is in the way. */
+const exists = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
   )
+
+const targetExists = (path: string, what: string): BackupError =>
+  new BackupError('TARGET_EXISTS', `restore to ${path}: ${what}; remove it or name another place`, {
+    target: path,
+  })
 
 function createFailure(path: string, stderr: string): BackupError {
   const what = stderr.trim()

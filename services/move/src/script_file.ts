@@ -1,5 +1,4 @@
-import { chmod, mkdir, stat, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, lstat, writeFile } from 'node:fs/promises'
 import { BackupError } from '@blockferry/errors'
 import { besidePath, isSameFile, placeNew, removeFile, sync, type TakeBack } from './place_image.ts'
 import { atTarget } from './target_failure.ts'
@@ -19,12 +18,9 @@ export class ScriptFile {
   /** Errors: TARGET_EXISTS, TARGET_DENIED. */
   static async prepare(path: string, text: string, sessionId: string): Promise<ScriptFile> {
     const script = new ScriptFile(path, text, sessionId)
-    await atTarget('create the folder', dirname(path), () =>
-      mkdir(dirname(path), { recursive: true }),
-    )
     if (await isSameFile(script.#part, path)) await removeFile(path)
-    await removeFile(script.#part)
-    if (await stat(path).catch(() => null)) {
+    await atTarget('prepare', path, () => removeFile(script.#part))
+    if (await lstat(path).catch(() => null)) {
       const message = `write the start script ${path}: it exists; remove it or name another place`
       throw new BackupError('TARGET_EXISTS', message, { target: path })
     }

@@ -130,6 +130,9 @@ export abstract class Session {
     const known = asBackupError(thrown)
     if (known) return known
     this.#log.error({ err: thrown }, 'defect')
-    return new BackupError('INTERNAL', 'internal error; the log of the move service has the details')
+    return new BackupError(
+      'INTERNAL',
+      'internal error; the log of the move service has the details',
+    )
   }
 }

@@ -5,7 +5,7 @@
 // UUID and network addresses stay as they were: the restored machine is the same machine.
 import { basename, dirname } from 'node:path'
 import { type MachineOption, type PlacedImage, placeDisks } from './machine_disks.ts'
-import { formatOptions, keepKeys, parseOptions, setValue, valueOf } from './qemu_options.ts'
+import { formatOptions, keepKeys, optionValue, parseOptions, setValue } from './qemu_options.ts'
 
 export interface ScriptRequest {
   scriptPath: string
@@ -49,8 +49,7 @@ function parseConfig(text: string): MachineConfig | null {
     return null
   }
   const { commandLine, diskFiles } = (value ?? {}) as Record<string, unknown>
-  const isText = (item: unknown): item is string =>
-    typeof item === 'string' && !item.includes('\0')
+  const isText = (item: unknown): item is string => typeof item === 'string' && !item.includes('\0')
   if (!Array.isArray(commandLine) || !commandLine.every(isText)) return null
   const files = Object.entries(diskFiles ?? {}).filter((entry) => isText(entry[1]))
   return { commandLine, diskFiles: Object.fromEntries(files) as Record<string, string> }
@@ -132,17 +131,17 @@ function ownLine(name: string, value: string, names: OwnNames): string {
 function ownChardev(value: string, names: OwnNames): string {
   const parsed = parseOptions(value)
   const kind = parsed.entries[0]?.[0]
-  const id = String(valueOf(parsed, 'id') ?? 'chardev')
+  const id = String(optionValue(parsed, 'id') ?? 'chardev')
   const server = parsed.entries.find(([key]) => key === 'server')
   const listens = kind === 'socket' && server !== undefined && server[1] !== 'off'
   if (listens) {
-    const path = String(valueOf(parsed, 'path') ?? '')
+    const path = String(optionValue(parsed, 'path') ?? '')
     keepKeys(parsed, (key) => !/^(path|host|port|to|ipv4|ipv6|fd|abstract|tight)$/.test(key))
     setValue(parsed, 'path', names.take(path, `${id}.sock`))
   } else if (kind === 'file') {
-    setValue(parsed, 'path', names.take(String(valueOf(parsed, 'path') ?? ''), `${id}.log`))
+    setValue(parsed, 'path', names.take(String(optionValue(parsed, 'path') ?? ''), `${id}.log`))
   }
-  const log = valueOf(parsed, 'logfile')
+  const log = optionValue(parsed, 'logfile')
   if (typeof log === 'string') setValue(parsed, 'logfile', names.take(log, `${id}.log`))
   return formatOptions(parsed)
 }
@@ -177,7 +176,10 @@ function scriptText(
   missing: string[],
 ): string {
   const lines = options.map(({ name, value }) =>
-    [name, value].filter((word) => word !== null && word !== '').map(quote).join(' '),
+    [name || null, value]
+      .filter((word) => word !== null)
+      .map(quote)
+      .join(' '),
   )
   return `#!/bin/sh
 # Starts the machine ${printable(request.vmName)} from backup ${printable(request.backupId)}.
@@ -201,7 +203,8 @@ exit 1
 `
 
 /** One line whatever it holds. */
-const printable = (text: string): string => JSON.stringify(text).replaceAll(/[\u2028\u2029\u0085]/g, '?')
+const printable = (text: string): string =>
+  JSON.stringify(text).replaceAll(/[\u2028\u2029\u0085]/g, '?')
 
 const quote = (word: string): string =>
-  /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
+  /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`

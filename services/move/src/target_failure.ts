@@ -24,11 +24,7 @@ export function targetFailure(doing: string, path: string, thrown: unknown): unk
 }
 
 /** Runs file calls; what fails is a failure of the target. */
-export async function atTarget<T>(
-  doing: string,
-  path: string,
-  work: () => Promise<T>,
-): Promise<T> {
+export async function atTarget<T>(doing: string, path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
   } catch (thrown) {

@@ -1,0 +1,122 @@
+import type { Logger } from '@blockferry/core'
+import { argumentInvalid, BackupError } from '@blockferry/errors'
+import type { RepositoryInfo } from '@blockferry/native'
+import { move } from '@blockferry/proto'
+import type { Handlers } from '@blockferry/rpc'
+import type { MoveLimits } from './backup_session.ts'
+import type { MoveConfig } from './config.ts'
+import { findManifest } from './find_manifest.ts'
+import { listManifests } from './list_manifests.ts'
+import type { HeldRepository, Repositories } from './repositories.ts'
+import { RestoreSession } from './restore_session.ts'
+import type { Session } from './session.ts'
+import type { Sessions } from './sessions.ts'
+import { isBackup, startBackup } from './start_backup.ts'
+import { openRestore } from './start_restore.ts'
+import { VerifySession } from './verify_session.ts'
+
+export interface MoveParts {
+  config: MoveConfig
+  repositories: Repositories
+  sessions: Sessions
+  limits: MoveLimits
+  log: Logger
+}
+
+/** The RPCs of the move service. */
+export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer> {
+  const { config, repositories, sessions, limits, log } = parts
+
+  /** Opens a session that reads `folder`; it gives the repository back when it ends. */
+  const startReading = async (
+    { sessionId, folder }: { sessionId: string; folder: string },
+    isSame: (session: Session) => boolean,
+    open: (held: HeldRepository) => Promise<Session>,
+  ): Promise<{ session: move.Session }> => {
+    const session = await sessions.startOnce(sessionId, isSame, async () => {
+      const held = await repositories.hold(folder, 'read')
+      return await open(held).catch((thrown) => {
+        held[Symbol.dispose]()
+        throw thrown
+      })
+    })
+    return { session: session.view() }
+  }
+
+  return {
+    createRepository: async ({ folder }) => ({
+      repository: describe(folder, await repositories.create(folder)),
+    }),
+    inspectRepository: async ({ folder }) => {
+      using held = await repositories.hold(folder, 'read')
+      return { repository: describe(folder, held.repository.info()) }
+    },
+    drawIncarnation: async ({ folder }) => {
+      using held = await repositories.hold(folder, 'write')
+      return { incarnation: BigInt(await held.repository.drawIncarnation()) }
+    },
+    listManifests: async (request) => {
+      using held = await repositories.hold(request.folder, 'read')
+      return await listManifests(held.repository, request)
+    },
+    startBackup: async (request) => {
+      const session = await startBackup(request, sessions, repositories, limits, log)
+      return { session: session.view() }
+    },
+    commitBackup: async ({ name, decisions }) => {
+      const session = sessions.find(name)
+      if (!isBackup(session)) throw argumentInvalid('name', name, 'give a backup session')
+      return { backup: await session.commit(decisions) }
+    },
+    startRestore: (request) =>
+      startReading(
+        request,
+        (session) => session instanceof RestoreSession,
+        (held) => openRestore(request, held, config.runFolder, limits, log),
+      ),
+    startVerify: (request) =>
+      startReading(
+        request,
+        (session) => session instanceof VerifySession,
+        async (held) => {
+          const manifest = await findManifest(held.repository, request.backupId)
+          return new VerifySession(request.sessionId, manifest, held, limits, log)
+        },
+      ),
+    getSession: async ({ name }) => ({ session: sessions.find(name).view() }),
+    watchSession: ({ name }, { signal }) => watch(sessions.find(name), config, signal),
+    cancelSession: async ({ name }) => {
+      const cause = new BackupError('CANCELLED', `${name} was cancelled`, { name })
+      await sessions.find(name).stop(cause)
+      return {}
+    },
+  }
+}
+
+async function* watch(
+  session: Session,
+  config: MoveConfig,
+  signal: AbortSignal,
+): AsyncGenerator<{ session: move.Session }> {
+  let sent = ''
+  for (;;) {
+    const { ended } = session
+    const view = session.view()
+    const text = Buffer.from(move.Session.encode(view).finish()).toString('latin1')
+    if (text !== sent) yield { session: view }
+    sent = text
+    if (ended) return
+    await session.changed(config.watchIntervalMs, signal)
+  }
+}
+
+const describe = (folder: string, info: RepositoryInfo): move.RepositoryInfo =>
+  move.RepositoryInfo.create({
+    folder,
+    repositoryId: info.repository_id,
+    formatVersion: info.format_version,
+    blockSizeBytes: info.block_size_bytes,
+    storedBytes: info.stored_bytes,
+    packCount: info.pack_count,
+    chunkCount: info.chunk_count,
+  })
