@@ -1,0 +1,188 @@
+import { wallMs } from '@blockferry/core'
+import { argumentInvalid, BackupError } from '@blockferry/errors'
+import type { catalog, move } from '@blockferry/proto'
+import { type Handlers, type Page, pageOf, type RpcClient } from '@blockferry/rpc'
+import type { CatalogConfig } from './config.ts'
+import { backupNameOf, checkRepositoryId, repositoryNotFound, repositoryOf } from './names.ts'
+import { type Rebuilt, rebuild } from './rebuild.ts'
+import type { Store, StoredRepository, StoredVm } from './store.ts'
+
+export interface CatalogParts {
+  config: CatalogConfig
+  store: Store
+  mover: RpcClient<move.MoveServiceServer>
+}
+
+/** The RPCs of the catalog service. */
+export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogServiceServer> {
+  const { store, mover } = parts
+  return {
+    createRepository: async (request, { signal }) => ({
+      repository: describe(await createRepository(parts, request, signal)),
+    }),
+    getRepository: async ({ name }, { signal }) => {
+      const repository = await findRepository(store, name)
+      const { folder } = repository
+      const { repository: live } = await mover.inspectRepository({ folder }, { signal })
+      return { repository: { ...describe(repository), storedBytes: live?.storedBytes ?? 0n } }
+    },
+    listRepositories: async (request) => {
+      const page = pageOf(request)
+      const [rows, nextPageToken] = cut(await store.listRepositories(page), page)
+      return { repositories: rows.map(describe), nextPageToken }
+    },
+    deleteRepository: async ({ name }) => {
+      const repository = repositoryOf('name', name)
+      if (!(await store.deleteRepository(repository))) throw repositoryNotFound(repository)
+      return {}
+    },
+    recordBackup: async ({ backup: message }) => {
+      if (!message) throw argumentInvalid('backup', '', 'give the backup to record')
+      if (message.vmIdentity === '') {
+        throw argumentInvalid('backup.vm_identity', '', 'name the VM')
+      }
+      const name = backupNameOf('backup.name', message.name)
+      await findRepository(store, `repositories/${name.repository}`)
+      await store.putBackup({ ...name, message })
+      return { backup: message }
+    },
+    getBackup: async ({ name }) => {
+      const backup = await store.findBackup(backupNameOf('name', name))
+      if (backup) return { backup }
+      throw new BackupError(
+        'BACKUP_NOT_FOUND',
+        `find ${name}: the catalog has no such backup; list the backups, or rebuild the catalog`,
+        { name },
+      )
+    },
+    listBackups: async (request) => {
+      const page = pageOf(request)
+      const { parent, vm } = request
+      const repository = parent === '' ? '' : repositoryOf('parent', parent)
+      if (repository !== '') await findRepository(store, parent)
+      const [backups, nextPageToken] = cut(await store.listBackups(repository, vm, page), page)
+      return { backups, nextPageToken }
+    },
+    listProtectedVms: async (request) => {
+      const page = pageOf(request)
+      const [vms, nextPageToken] = cut(await store.listVms(page), page)
+      return { vms: vms.map(describeVm), nextPageToken }
+    },
+    rebuildCatalog: async ({ name }, { signal }) => {
+      const repositories =
+        name === '' ? await allRepositories(store) : [await findRepository(store, name)]
+      const rebuilt: Rebuilt[] = []
+      for (const repository of repositories)
+        rebuilt.push(await rebuildOne(parts, repository, signal))
+      const sum = (each: (one: Rebuilt) => number): bigint =>
+        BigInt(rebuilt.reduce((total, one) => total + each(one), 0))
+      return {
+        backupCount: sum(({ backupCount }) => backupCount),
+        removedCount: sum(({ removedCount }) => removedCount),
+        damagedManifests: rebuilt.flatMap(({ damaged }) => damaged),
+      }
+    },
+  }
+}
+
+const rebuildOne = (
+  { config, store, mover }: CatalogParts,
+  repository: StoredRepository,
+  signal: AbortSignal,
+): Promise<Rebuilt> => rebuild(repository, store, mover, config, signal)
+
+/**
+ * Folder first, entry second: a crash between the two leaves an empty repository without name,
+ * which can be adopted.
+ */
+async function createRepository(
+  parts: CatalogParts,
+  request: catalog.CreateRepositoryRequest,
+  signal: AbortSignal,
+): Promise<StoredRepository> {
+  const { store, mover } = parts
+  const { repositoryId: name, folder, adopt, requestId } = request
+  checkRepositoryId(name)
+  if (!folder.startsWith('/')) throw argumentInvalid('folder', folder, 'give an absolute path')
+  const known = await store.findRepository(name)
+  if (known) return repeatedOrTaken(known, request)
+  const { repository: live } = adopt
+    ? await mover.inspectRepository({ folder }, { signal })
+    : await mover.createRepository({ folder }, { signal })
+  const repository = {
+    name,
+    folder,
+    repositoryId: live?.repositoryId ?? '',
+    requestId,
+    createTime: new Date(wallMs()),
+    backupCount: 0n,
+  }
+  await store.insertRepository(repository)
+  if (!adopt) return repository
+  try {
+    const { backupCount } = await rebuildOne(parts, repository, signal)
+    return { ...repository, backupCount: BigInt(backupCount) }
+  } catch (thrown) {
+    // Half taken in is not taken in.
+    await store.deleteRepository(name)
+    throw thrown
+  }
+}
+
+/** The same request again gets the same answer. */
+function repeatedOrTaken(
+  known: StoredRepository,
+  { requestId, folder }: catalog.CreateRepositoryRequest,
+): StoredRepository {
+  if (requestId !== '' && known.requestId === requestId && known.folder === folder) return known
+  const name = `repositories/${known.name}`
+  throw new BackupError(
+    'ALREADY_EXISTS',
+    `create ${name}: there is one of that name in ${known.folder}; choose another name`,
+    { name, folder: known.folder },
+  )
+}
+
+async function findRepository(store: Store, name: string): Promise<StoredRepository> {
+  const id = repositoryOf('name', name)
+  const repository = await store.findRepository(id)
+  if (!repository) throw repositoryNotFound(id)
+  return repository
+}
+
+async function allRepositories(store: Store): Promise<StoredRepository[]> {
+  const all: StoredRepository[] = []
+  const page = { size: 1000, offset: 0 }
+  for (;;) {
+    const rows = await store.listRepositories(page)
+    all.push(...rows.slice(0, page.size))
+    if (rows.length <= page.size) return all
+    page.offset += page.size
+  }
+}
+
+/** The rows of a page, and the token of the next: the store gives one more when there is one. */
+function cut<Row>(rows: Row[], { size, offset }: Page): [Row[], string] {
+  return [rows.slice(0, size), rows.length > size ? String(offset + size) : '']
+}
+
+// The incarnation is the scheduler's: it draws one per database and knows its own.
+const describe = (repository: StoredRepository): catalog.Repository => ({
+  name: `repositories/${repository.name}`,
+  folder: repository.folder,
+  repositoryId: repository.repositoryId,
+  incarnation: 0n,
+  createTime: repository.createTime,
+  storedBytes: 0n,
+  backupCount: repository.backupCount,
+})
+
+const describeVm = ({ identity, displayName, backupCount, latest, storedBytes }: StoredVm) => ({
+  vmIdentity: identity,
+  vmDisplayName: displayName,
+  backupCount,
+  latestBackup: latest.message.name,
+  latestPointTime: latest.message.pointTime,
+  sizeBytes: latest.message.disks.reduce((total, disk) => total + disk.sizeBytes, 0n),
+  storedBytes,
+})

@@ -1,0 +1,261 @@
+// All SQL of the catalog. Texts in columns are for search only and have no zero characters, which
+// PostgreSQL does not store; the message has everything as it is.
+import { BackupError } from '@blockferry/errors'
+import { isUniqueViolation, type Pool, type Session, transaction } from '@blockferry/postgres'
+import { backup as proto } from '@blockferry/proto'
+import type { Page } from '@blockferry/rpc'
+import type { BackupName } from './names.ts'
+
+type Backup = proto.Backup
+
+export interface StoredRepository {
+  name: string
+  folder: string
+  repositoryId: string
+  requestId: string
+  createTime: Date
+  backupCount: bigint
+}
+
+/** A backup under its name in one repository of this catalog. */
+export interface CatalogedBackup extends BackupName {
+  message: Backup
+}
+
+export interface StoredVm {
+  identity: string
+  displayName: string
+  backupCount: bigint
+  latest: CatalogedBackup
+  storedBytes: bigint
+}
+
+interface RepositoryRow {
+  name: string
+  folder: string
+  repository_id: string
+  request_id: string
+  create_time: Date
+  backup_count: bigint
+}
+
+interface BackupRow {
+  repository: string
+  backup: string
+  message: Buffer
+}
+
+const selectRepositories = `
+  SELECT name, folder, repository_id, request_id, create_time,
+    (SELECT count(*) FROM catalog.backups b WHERE b.repository = r.name) AS backup_count
+  FROM catalog.repositories r`
+
+export class Store {
+  readonly #pool: Pool
+
+  constructor(pool: Pool) {
+    this.#pool = pool
+  }
+
+  /** Errors: ALREADY_EXISTS. */
+  async insertRepository(repository: StoredRepository): Promise<void> {
+    const { name, folder, repositoryId, requestId, createTime } = repository
+    try {
+      await this.#pool.query(
+        `INSERT INTO catalog.repositories (name, folder, repository_id, request_id, create_time)
+         VALUES ($1, $2, $3, $4, $5)`,
+        [name, folder, repositoryId, requestId, createTime],
+      )
+    } catch (thrown) {
+      if (!isUniqueViolation(thrown)) throw thrown
+      const known = await this.findRepositoryById(repositoryId)
+      throw alreadyExists(name, known?.name ?? name)
+    }
+  }
+
+  async findRepository(name: string): Promise<StoredRepository | null> {
+    const { rows } = await this.#pool.query<RepositoryRow>(
+      `${selectRepositories} WHERE name = $1`,
+      [name],
+    )
+    return rows[0] ? repositoryOfRow(rows[0]) : null
+  }
+
+  async findRepositoryById(repositoryId: string): Promise<StoredRepository | null> {
+    const { rows } = await this.#pool.query<RepositoryRow>(
+      `${selectRepositories} WHERE repository_id = $1`,
+      [repositoryId],
+    )
+    return rows[0] ? repositoryOfRow(rows[0]) : null
+  }
+
+  /** One more than the page holds tells that there is a next one. */
+  async listRepositories(page: Page): Promise<StoredRepository[]> {
+    const { rows } = await this.#pool.query<RepositoryRow>(
+      `${selectRepositories} ORDER BY name COLLATE "C" LIMIT $1 OFFSET $2`,
+      [page.size + 1, page.offset],
+    )
+    return rows.map(repositoryOfRow)
+  }
+
+  async deleteRepository(name: string): Promise<boolean> {
+    const { count } = await this.#pool.query('DELETE FROM catalog.repositories WHERE name = $1', [
+      name,
+    ])
+    return count > 0
+  }
+
+  async putBackup(cataloged: CatalogedBackup): Promise<void> {
+    await transaction(this.#pool, (session) => putBackup(session, cataloged), {
+      isolation: 'read committed',
+    })
+  }
+
+  async findBackup({ repository, backup }: BackupName): Promise<Backup | null> {
+    const { rows } = await this.#pool.query<BackupRow>(
+      `SELECT repository, backup, message FROM catalog.backups
+       WHERE repository = $1 AND backup = $2`,
+      [repository, backup],
+    )
+    return rows[0] ? backupOfRow(rows[0]) : null
+  }
+
+  /** Newest first; empty filters let everything through. One more than the page holds. */
+  async listBackups(repository: string, vm: string, page: Page): Promise<Backup[]> {
+    const { rows } = await this.#pool.query<BackupRow>(
+      `SELECT repository, backup, message FROM catalog.backups
+       WHERE ($1 = '' OR repository = $1) AND ($2 = '' OR vm_identity = $2 OR vm_display_name = $2)
+       ORDER BY point_time_ms DESC, sequence DESC, repository COLLATE "C", backup COLLATE "C"
+       LIMIT $3 OFFSET $4`,
+      [repository, searchable(vm), page.size + 1, page.offset],
+    )
+    return rows.map(backupOfRow)
+  }
+
+  /** VMs by name. One more than the page holds. */
+  async listVms(page: Page): Promise<StoredVm[]> {
+    const { rows } = await this.#pool.query<
+      BackupRow & { backup_count: bigint; stored_bytes: bigint }
+    >(
+      `SELECT repository, backup, message, backup_count, stored_bytes
+       FROM (
+         SELECT repository, backup, message, vm_display_name, vm_identity,
+           count(*) OVER vm AS backup_count,
+           (sum(stored_bytes) OVER vm)::bigint AS stored_bytes,
+           row_number() OVER (
+             PARTITION BY vm_identity
+             ORDER BY point_time_ms DESC, sequence DESC, repository, backup
+           ) AS place
+         FROM catalog.backups
+         WINDOW vm AS (PARTITION BY vm_identity)
+       ) newest
+       WHERE place = 1
+       ORDER BY vm_display_name COLLATE "C", vm_identity COLLATE "C"
+       LIMIT $1 OFFSET $2`,
+      [page.size + 1, page.offset],
+    )
+    return rows.map((row) => {
+      const message = backupOfRow(row)
+      return {
+        identity: message.vmIdentity,
+        displayName: message.vmDisplayName,
+        backupCount: row.backup_count,
+        latest: { repository: row.repository, backup: row.backup, message },
+        storedBytes: row.stored_bytes,
+      }
+    })
+  }
+
+  async backupIds(repository: string): Promise<Set<string>> {
+    const { rows } = await this.#pool.query<{ backup: string }>(
+      'SELECT backup FROM catalog.backups WHERE repository = $1',
+      [repository],
+    )
+    return new Set(rows.map(({ backup }) => backup))
+  }
+
+  /** Enters all of `backups` and removes `gone`, in one transaction. Answers how many went. */
+  async replaceBackups(
+    repository: string,
+    backups: CatalogedBackup[],
+    gone: string[],
+  ): Promise<number> {
+    return await transaction(
+      this.#pool,
+      async (session) => {
+        for (const cataloged of backups) await putBackup(session, cataloged)
+        const { count } = await session.query(
+          'DELETE FROM catalog.backups WHERE repository = $1 AND backup = ANY ($2)',
+          [repository, gone],
+        )
+        return count
+      },
+      { isolation: 'read committed' },
+    )
+  }
+}
+
+async function putBackup(session: Session, cataloged: CatalogedBackup): Promise<void> {
+  const { repository, backup, message } = cataloged
+  const { vmIdentity, vmDisplayName, sequence, pointTime, disks } = message
+  const sum = (each: (disk: proto.BackupDisk) => bigint): bigint =>
+    disks.reduce((total, disk) => total + each(disk), 0n)
+  await session.query(
+    `INSERT INTO catalog.backups (repository, backup, vm_identity, vm_display_name, sequence,
+       point_time_ms, size_bytes, stored_bytes, message)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+     ON CONFLICT (repository, backup) DO UPDATE SET
+       vm_identity = excluded.vm_identity, vm_display_name = excluded.vm_display_name,
+       sequence = excluded.sequence, point_time_ms = excluded.point_time_ms,
+       size_bytes = excluded.size_bytes, stored_bytes = excluded.stored_bytes,
+       message = excluded.message`,
+    [
+      repository,
+      backup,
+      searchable(vmIdentity),
+      searchable(vmDisplayName),
+      sequence,
+      Math.trunc(pointTime?.getTime() ?? 0),
+      sum(({ sizeBytes }) => sizeBytes),
+      sum(({ storedBytes }) => storedBytes),
+      Buffer.from(proto.Backup.encode({ ...message, name: `backups/${backup}` }).finish()),
+    ],
+  )
+  await session.query('DELETE FROM catalog.disks WHERE repository = $1 AND backup = $2', [
+    repository,
+    backup,
+  ])
+  for (const disk of disks) {
+    await session.query(
+      `INSERT INTO catalog.disks (repository, backup, disk, size_bytes, stored_bytes, root)
+       VALUES ($1, $2, $3, $4, $5, $6)
+       ON CONFLICT (repository, backup, disk) DO NOTHING`,
+      [repository, backup, searchable(disk.disk), disk.sizeBytes, disk.storedBytes, disk.root],
+    )
+  }
+}
+
+const searchable = (text: string): string => text.replaceAll('\0', '\u{fffd}')
+
+const repositoryOfRow = (row: RepositoryRow): StoredRepository => ({
+  name: row.name,
+  folder: row.folder,
+  repositoryId: row.repository_id,
+  requestId: row.request_id,
+  createTime: row.create_time,
+  backupCount: row.backup_count,
+})
+
+const backupOfRow = ({ repository, backup, message }: BackupRow): Backup => ({
+  ...proto.Backup.decode(message),
+  name: `repositories/${repository}/backups/${backup}`,
+})
+
+const alreadyExists = (name: string, known: string): BackupError =>
+  new BackupError(
+    'ALREADY_EXISTS',
+    known === name
+      ? `create repositories/${name}: there is one of that name; choose another`
+      : `create repositories/${name}: its folder is in the catalog as repositories/${known} already; use that name`,
+    { name: `repositories/${name}`, known: `repositories/${known}` },
+  )
