@@ -112,10 +112,10 @@ export class PointKeeper implements AsyncDisposable {
     }))
   }
 
-  /** Ends the daemons of this object; the points stay listed until they are released. */
+  /** Releases what this object holds: its daemons would not outlive the process. Bitmaps stay. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([...this.#daemons.values()].map((daemon) => daemon.close()))
-    this.#daemons.clear()
+    const pointIds = [...this.#daemons.keys()]
+    await Promise.all(pointIds.map((pointId) => this.release(pointId, 'committed')))
   }
 
   async #release(pointId: string, outcome: Outcome): Promise<void> {

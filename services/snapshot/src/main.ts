@@ -1,0 +1,52 @@
+// Wires the service. The reaper starts before the database is asked: what an earlier
+// process left behind is removed even while PostgreSQL is down.
+import { mkdir } from 'node:fs/promises'
+import { newLog } from '@blockferry/core'
+import { asBackupError } from '@blockferry/errors'
+import { openPool } from '@blockferry/postgres'
+import { snapshot } from '@blockferry/proto'
+import { type RunningService, serve } from '@blockferry/rpc'
+import { type SnapshotSettings, snapshotConfig } from './config.ts'
+import { Drivers } from './drivers.ts'
+import { HostMemory } from './host_memory.ts'
+import { installationTag } from './installation.ts'
+import { Points } from './points.ts'
+import { Reaper } from './reap.ts'
+import { snapshotHandlers } from './service.ts'
+import { Store } from './store.ts'
+
+/** Starts the service; disposing of the answer stops it in order. */
+export async function startSnapshot(settings: SnapshotSettings): Promise<RunningService> {
+  const config = snapshotConfig(settings)
+  const log = newLog('snapshot', config.logLevel)
+  await using parts = new AsyncDisposableStack()
+  const tag = await installationTag(config.stateFolder)
+  await mkdir(config.runFolder, { recursive: true, mode: 0o700 })
+  const pool = parts.adopt(
+    openPool(config.databaseUrl, {
+      applicationName: 'blockferry snapshot',
+      onBroken: (error) => log.warn({ err: error }, 'an idle connection to the database broke'),
+    }),
+    (open) => open.end(),
+  )
+  const store = new Store(pool)
+  const memory = new HostMemory(config.stateFolder, store, log)
+  await memory.loadFile()
+  const drivers = parts.use(new Drivers(config, tag, memory))
+  const points = new Points(drivers, config.limits, log)
+  parts.use(new Reaper(points, config.limits, log))
+  await memory.refresh().catch((thrown) => {
+    if (asBackupError(thrown)?.reason !== 'DATABASE_UNREACHABLE') throw thrown
+    log.warn({ err: thrown }, 'the database does not answer: remembered hosts are used')
+  })
+  const service = await serve<snapshot.SnapshotServiceServer>({
+    address: config.address,
+    name: 'blockferry.snapshot.v1.SnapshotService',
+    definition: snapshot.SnapshotServiceService,
+    handlers: snapshotHandlers({ config, store, memory, drivers, points }),
+    log,
+  })
+  parts.use(service)
+  const running = parts.move()
+  return { address: service.address, [Symbol.asyncDispose]: () => running.disposeAsync() }
+}
