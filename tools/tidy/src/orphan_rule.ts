@@ -15,7 +15,10 @@ export function checkOrphans(tree: SourceTree): Violation[] {
     }
     if (/(\.(tsx?|sh|py|json|yaml)|\/run)$/.test(path)) {
       const own = path.slice(path.lastIndexOf('/') + 1)
-      for (const [name] of text.matchAll(/[\w-]+\.ts\b/g)) if (name !== own) named.add(name)
+      // `main.${extension}`: sources and what was built of them differ in it.
+      for (const [, stem] of text.matchAll(/([\w-]+)\.(?:ts\b|\$\{)/g)) {
+        if (`${stem}.ts` !== own) named.add(`${stem}.ts`)
+      }
     }
   }
   return [...tree.keys()]
