@@ -11,4 +11,5 @@ for (const stream of [process.stdout, process.stderr]) {
 }
 
 const env = processEnvironment()
-process.exitCode = await runProgram(process.argv.slice(2), processTerminal(env), env)
+// A service that hangs on stopping must not keep the process.
+process.exit(await runProgram(process.argv.slice(2), processTerminal(env), env))

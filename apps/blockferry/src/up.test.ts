@@ -1,0 +1,262 @@
+// The real thing from end to end: the command, the four services, PostgreSQL and the native engine
+// as processes of their own, on images of a folder.
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  chmodSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { monotonicMs, sleep } from '@blockferry/core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+
+const program = fileURLToPath(new URL('../bin/blockferry', import.meta.url))
+const blockSize = 65_536
+
+let folder: string
+let state: string
+const started = new Set<ChildProcess>()
+
+beforeAll(() => {
+  folder = mkdtempSync('/tmp/blockferry-up-')
+  state = join(folder, 'state')
+  // PostgreSQL, which root runs as another account, passes through.
+  chmodSync(folder, 0o711)
+})
+afterAll(async () => {
+  for (const each of started) await end(each, 'SIGKILL')
+  rmSync(folder, { recursive: true, force: true })
+})
+
+interface Printed {
+  code: number
+  out: string
+  err: string
+}
+
+function blockferry(...args: string[]): Promise<Printed> {
+  return new Promise((resolve) => {
+    const env = { ...environment(), BLOCKFERRY_STATE: state }
+    execFile(program, args, { env }, (error, out, err) =>
+      resolve({ code: error ? Number(error.code ?? 1) : 0, out, err }),
+    )
+  })
+}
+
+const environment = () => ({ PATH: '/usr/local/bin:/usr/bin:/bin', TZ: 'UTC' })
+
+/** The result of a command that must end well. */
+async function json<T = Record<string, unknown>>(...args: string[]): Promise<T> {
+  const { code, out, err } = await blockferry(...args, '--output', 'json', '--quiet')
+  expect(err, args.join(' ')).toBe('')
+  expect(code, args.join(' ')).toBe(0)
+  return JSON.parse(out) as T
+}
+
+/** Starts a service and waits until it says that it is ready. */
+async function launch(...args: string[]): Promise<ChildProcess> {
+  const child = spawn(program, [...args, '--log-level', 'warn'], {
+    env: { ...environment(), BLOCKFERRY_STATE: state },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  started.add(child)
+  child.once('exit', () => started.delete(child))
+  let said = ''
+  await new Promise<void>((resolve, reject) => {
+    child.stderr?.on('data', (text) => {
+      said += text
+    })
+    child.stdout?.on('data', (text) => {
+      if (String(text).includes('Ready.')) resolve()
+    })
+    child.once('exit', () => reject(new Error(`${args.join(' ')} ended: ${said}`)))
+  })
+  return child
+}
+
+/** Sends a signal and waits for the end; gives the exit code. */
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
+  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve))
+  child.kill(signal)
+  return await ended
+}
+
+const digestOf = (path: string): string =>
+  createHash('sha256').update(readFileSync(path)).digest('hex')
+
+/** Processes whose command line names the state folder. */
+function processesOf(path: string): string[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((id) => {
+      try {
+        return readFileSync(`/proc/${id}/cmdline`, 'utf8').replaceAll('\0', ' ')
+      } catch {
+        return ''
+      }
+    })
+    .filter((line) => line.includes(path))
+}
+
+function largestFile(path: string): string {
+  const files = readdirSync(path, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+  return files.sort((a, b) => statSync(b).size - statSync(a).size)[0] ?? ''
+}
+
+function writeBlock(path: string, index: number, byte: number): void {
+  const file = openSync(path, 'r+')
+  writeSync(file, Buffer.alloc(blockSize, byte), 0, blockSize, index * blockSize)
+  closeSync(file)
+}
+
+interface RunJson {
+  backup: string
+  state: string
+  decisions: { decision: string }[]
+  disks: { read_bytes: number; stored_bytes: number; target_path: string }[]
+}
+
+interface BackupJson {
+  name: string
+  vm_display_name: string
+  disks: { size_bytes: number }[]
+}
+
+describe('blockferry up', () => {
+  const sizeBytes = 64 * blockSize + 512
+  let image: string
+  let up: ChildProcess
+  const digests: string[] = []
+  const backups: string[] = []
+
+  beforeAll(async () => {
+    image = join(folder, 'db.raw')
+    writeFileSync(image, '')
+    truncateSync(image, sizeBytes)
+    for (const index of [0, 7, 8, 63]) writeBlock(image, index, index + 1)
+    up = await launch('up')
+  }, 60_000)
+
+  it('backs up an image in full', async () => {
+    await json('repository', 'create', 'nightly', join(folder, 'repository'))
+    const run = await json<RunJson>('backup', image, '--vm', 'db')
+    digests.push(digestOf(image))
+    backups.push(run.backup)
+    expect(run.state).toBe('succeeded')
+    expect(run.disks).toHaveLength(1)
+  }, 60_000)
+
+  it('reads only the changed blocks that it is given', async () => {
+    writeBlock(image, 8, 99)
+    const list = join(folder, 'changed.json')
+    const extents = [[8 * blockSize, blockSize]]
+    writeFileSync(list, JSON.stringify({ grain: blockSize, size: sizeBytes, extents }))
+    const options = ['--vm', 'db', '--changed-blocks', list, '--base', 'latest:db']
+    const run = await json<RunJson>('backup', image, ...options)
+    digests.push(digestOf(image))
+    backups.push(run.backup)
+    expect(run.decisions.map(({ decision }) => decision)).toContain('CHANGED_BLOCKS_SUPPLIED')
+    expect(run.disks[0]?.read_bytes).toBe(blockSize)
+  }, 60_000)
+
+  it('restores each backup byte for byte', async () => {
+    for (const [index, backup] of backups.entries()) {
+      const target = join(folder, `restored-${index}`)
+      const run = await json<RunJson>('restore', backup, '--to', target, '--format', 'raw')
+      const [disk] = run.disks
+      expect(digestOf(disk?.target_path ?? '')).toBe(digests[index])
+    }
+    expect(digests[0]).not.toBe(digests[1])
+  }, 60_000)
+
+  it('verifies a backup, and tells when a byte of a pack was flipped', async () => {
+    expect((await json<RunJson>('verify', 'latest:db')).state).toBe('succeeded')
+    const pack = largestFile(join(folder, 'repository', 'packs'))
+    const bytes = readFileSync(pack)
+    const at = Math.floor(bytes.length / 2)
+    chmodSync(pack, 0o600)
+    writeFileSync(pack, bytes.with(at, (bytes[at] ?? 0) ^ 1))
+    const { code, err } = await blockferry('verify', backups[0] ?? '', '--quiet')
+    writeFileSync(pack, bytes)
+    expect(code).toBe(1)
+    expect(err).toMatch(/reason: (BLOCK_CORRUPT|REPOSITORY_DAMAGED)/)
+    expect((await json<RunJson>('verify', backups[0] ?? '')).state).toBe('succeeded')
+  }, 60_000)
+
+  it('rebuilds the catalog from the repository alone', async () => {
+    const before = await json<BackupJson[]>('backups', 'db')
+    await json('repository', 'forget', 'nightly')
+    expect(await json<BackupJson[]>('backups')).toEqual([])
+    await json('repository', 'adopt', 'nightly', join(folder, 'repository'))
+    const rebuilt = await json<{ backup_count: number }>('catalog', 'rebuild')
+    expect(rebuilt.backup_count).toBe(2)
+    expect(await json<BackupJson[]>('backups', 'db')).toEqual(before)
+    expect(before.map(({ name }) => name)).toEqual(backups.toReversed())
+  }, 60_000)
+
+  it('tells what does not exist from what cannot be used', async () => {
+    const missing = await blockferry('backup', 'no-such-vm')
+    expect([missing.code, missing.err]).toEqual([4, expect.stringContaining('VM_NOT_FOUND')])
+    const occupied = await blockferry(
+      'restore',
+      'latest:db',
+      '--to',
+      join(folder, 'restored-0'),
+      '--format',
+      'raw',
+    )
+    expect([occupied.code, occupied.err]).toEqual([1, expect.stringContaining('TARGET_EXISTS')])
+    const open = await blockferry('runs', '--endpoint-schedule', '0.0.0.0:1')
+    expect([open.code, open.err]).toEqual([2, expect.stringContaining('ADDRESS_REFUSED')])
+  }, 60_000)
+
+  it('refuses a second one on the same state folder', async () => {
+    const { code, err } = await blockferry('up')
+    expect(err).toContain('DATABASE_BUSY')
+    expect(code).toBe(5)
+  }, 60_000)
+
+  it('starts again after it was killed', async () => {
+    await end(up, 'SIGKILL')
+    up = await launch('up')
+    expect(await json<BackupJson[]>('backups')).toHaveLength(2)
+  }, 60_000)
+
+  it('stops within 10 s and leaves nothing', async () => {
+    const beganMs = monotonicMs()
+    expect(await end(up, 'SIGTERM')).toBe(0)
+    expect(monotonicMs() - beganMs).toBeLessThan(10_000)
+    expect(processesOf(state)).toEqual([])
+    expect(readdirSync(join(state, 'run')).filter((name) => name.endsWith('.sock'))).toEqual([])
+  }, 60_000)
+})
+
+describe('blockferry service', () => {
+  it('shares one PostgreSQL among processes started one by one', async () => {
+    const names = ['schedule', 'snapshot', 'catalog', 'move', 'postgres']
+    const processes = await Promise.all(names.map((name) => launch('service', name)))
+    expect(await json<BackupJson[]>('backups')).toHaveLength(2)
+    const image = join(folder, 'other.raw')
+    writeFileSync(image, Buffer.alloc(blockSize, 5))
+    const run = await json<RunJson>('backup', image, '--vm', 'other')
+    const target = join(folder, 'restored-other')
+    const restored = await json<RunJson>('restore', run.backup, '--to', target, '--format', 'raw')
+    expect(digestOf(restored.disks[0]?.target_path ?? '')).toBe(digestOf(image))
+    const codes = await Promise.all(processes.map((each) => end(each, 'SIGINT')))
+    expect(codes).toEqual([0, 0, 0, 0, 0])
+    while (processesOf(state).length > 0) await sleep(50)
+  }, 90_000)
+})
