@@ -17,10 +17,15 @@ export interface ScheduleLimits {
   leaseMs: number
   /** How long a run may work in all; counted in heartbeats, so no clock can jump it. */
   runDeadlineMs: number
+  /** How often a point is held while it is read. */
   pointHoldMs: number
   /** How long a point lives without a hold: longer than a restart of this service and its lease. */
   pointLeaseMs: number
+  /** Longer than the snapshot service's own limit, which allows for a stop hook of an hour. */
   beginPointMs: number
+  confirmPointMs: number
+  /** Allows for a start hook. */
+  releasePointMs: number
   /** How long a point of the same VM that is still being removed is waited for. */
   pointBusyMs: number
   /** How long snapshot may be silent before a run fails; also the longest try to release. */
@@ -62,7 +67,9 @@ const limitsDefault: ScheduleLimits = {
   runDeadlineMs: 24 * 3_600_000,
   pointHoldMs: 8_000,
   pointLeaseMs: 30_000,
-  beginPointMs: 60_000,
+  beginPointMs: 3_720_000,
+  confirmPointMs: 90_000,
+  releasePointMs: 600_000,
   pointBusyMs: 45_000,
   snapshotSilentMs: 120_000,
   moverSilentMs: 600_000,

@@ -46,9 +46,10 @@ export class HeldPoint implements AsyncDisposable {
 
   /** Resolves when everything that was read is of one instant. */
   async confirm(signal: AbortSignal): Promise<void> {
-    const { snapshotSilentMs, retryPauseMs } = this.run.limits
+    const { snapshotSilentMs, retryPauseMs, confirmPointMs } = this.run.limits
     const { pointId } = this.point
-    await patiently(() => this.calls.confirmPoint({ pointId }, { signal }), {
+    const options = { signal, deadlineMs: confirmPointMs }
+    await patiently(() => this.calls.confirmPoint({ pointId }, options), {
       silentMs: snapshotSilentMs,
       pauseMs: retryPauseMs,
       signal,
@@ -113,7 +114,7 @@ export async function takeSnapshot(
   return new HeldPoint(point, calls, run)
 }
 
-/** A committed point of an earlier life of the run, of which only the release is left to do. */
+/** Releases a point, for as long as the snapshot service may be silent. Idempotent. */
 export async function releasePoint(
   calls: Services['snapshot'],
   run: HeldRun,
@@ -122,9 +123,10 @@ export async function releasePoint(
 ): Promise<void> {
   const { COMMITTED, DROPPED } = snapshot.PointOutcome
   const outcome = committed ? COMMITTED : DROPPED
-  const { snapshotSilentMs, retryPauseMs } = run.limits
+  const { snapshotSilentMs, retryPauseMs, releasePointMs } = run.limits
+  const options = { signal: run.left, deadlineMs: releasePointMs }
   try {
-    await patiently(() => calls.releasePoint({ pointId, outcome }, { signal: run.left }), {
+    await patiently(() => calls.releasePoint({ pointId, outcome }, options), {
       silentMs: snapshotSilentMs,
       pauseMs: retryPauseMs,
       signal: run.left,

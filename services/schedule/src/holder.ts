@@ -108,9 +108,10 @@ export class Holder {
     } catch (thrown) {
       run.left.throwIfAborted()
       const failure = this.failureOf(run, thrown)
+      // Written first: who was overtaken learns it here, and leaves the run's work to the other.
+      await run.show({ error: errorOf(failure) })
       await undo[run.row.kind](run, this.means.services)
       run.left.throwIfAborted()
-      await run.show({ error: errorOf(failure) })
       const cancelled = thrown instanceof RunCancelled
       return await run.enter(cancelled ? State.CANCELLED : State.FAILED)
     }

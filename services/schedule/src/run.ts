@@ -45,11 +45,11 @@ async function makeBackup(
       return await backUpPoint(run, means, history, signal)
     } catch (thrown) {
       if (!(thrown instanceof PointGone) || run.row.pointIds.length > 1) throw causeOf(thrown)
-      await undoBackup(run, means.services)
       await run.decide(
         'POINT_RETAKEN',
         `the first point was lost before the commit (${(thrown.cause as Error).message}): a new one is taken and read from the start`,
       )
+      await undoBackup(run, means.services)
       await run.setPointId(newPointId())
     }
   }

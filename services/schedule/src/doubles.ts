@@ -1,0 +1,310 @@
+// Test doubles of the three services that schedule calls: real gRPC over real sockets, and
+// nothing behind it but a map. They keep what the real ones keep over a restart (points on the
+// hypervisor, manifests in the repository) apart from what those lose, and every call can be made
+// to fail, to hang or to do its work without an answer.
+import { randomUUID } from 'node:crypto'
+import { newLog, sleep, wallMs } from '@blockferry/core'
+import { BackupError } from '@blockferry/errors'
+import { backup, catalog, move, snapshot } from '@blockferry/proto'
+import { type Handlers, type RunningService, serve } from '@blockferry/rpc'
+
+/** Called before and after the work of every call; throws to fail it. */
+export type Interfere = (moment: 'before' | 'after', method: string) => Promise<void> | void
+
+const log = newLog('double', 'silent')
+
+const failed = (reason: 'POINT_NOT_FOUND' | 'SESSION_NOT_FOUND' | 'RUN_FENCED', what: string) =>
+  new BackupError(reason, `${what}: ${reason}`, { what })
+
+interface HeldPoint {
+  point: snapshot.Point
+  request: snapshot.BeginPointRequest
+}
+
+interface HeldSession {
+  session: move.Session
+  request: move.StartBackupRequest | null
+}
+
+/** What survives the processes: the hypervisor and the repository. */
+export class World {
+  readonly points = new Map<string, HeldPoint>()
+  readonly manifests: backup.Backup[] = []
+  readonly released: { pointId: string; outcome: snapshot.PointOutcome }[] = []
+  readonly recorded: string[] = []
+  readonly begun: string[] = []
+  readonly cancelled: string[] = []
+  readonly calls: string[] = []
+  sessions = new Map<string, HeldSession>()
+  incarnation = 0n
+  newestToken: move.FencingToken = { incarnation: 0n, number: 0n }
+  /** How long the disks of a session take. */
+  movingMs = 50
+  failSession: BackupError | null = null
+  vms = new Map<string, snapshot.Vm>()
+  interfere: Interfere = () => {}
+
+  addVm(identity: string, host = 'hosts/h1', disks = ['disk0']): void {
+    this.vms.set(
+      identity,
+      snapshot.Vm.fromPartial({
+        name: `${host}/vms/${identity}`,
+        identity,
+        displayName: `name of ${identity}`,
+        state: snapshot.VmState.RUNNING,
+        disks: disks.map((disk) => ({
+          disk,
+          sizeBytes: 1_048_576n,
+          format: 'raw',
+          location: `/i/${disk}`,
+        })),
+      }),
+    )
+  }
+}
+
+/** Lets `interfere` into every call. */
+function interfered<H extends object>(world: World, handlers: H): H {
+  const wrapped = Object.entries(handlers).map(([name, handler]) => {
+    if (name === 'watchSession') return [name, handler]
+    const call = async (...given: unknown[]) => {
+      world.calls.push(name)
+      await world.interfere('before', name)
+      const answer = await (handler as (...given: unknown[]) => Promise<unknown>)(...given)
+      await world.interfere('after', name)
+      return answer
+    }
+    return [name, call]
+  })
+  return Object.fromEntries(wrapped) as H
+}
+
+const notOffered = async (): Promise<never> => {
+  throw new Error('the double does not offer this')
+}
+
+export function serveSnapshot(world: World, address: string): Promise<RunningService> {
+  const handlers: Handlers<snapshot.SnapshotServiceServer> = {
+    createHost: notOffered,
+    getHost: notOffered,
+    listHosts: notOffered,
+    deleteHost: notOffered,
+    listVms: notOffered,
+    listPoints: notOffered,
+    async getVm({ name }) {
+      const vm = world.vms.get(name.split('/').at(-1) ?? '')
+      if (!vm)
+        throw new BackupError('VM_NOT_FOUND', `find VM ${name}: no host has it`, { vm: name })
+      return { vm }
+    },
+    async beginPoint(request) {
+      const known = world.points.get(request.pointId)
+      if (known) return { point: known.point }
+      const vm = world.vms.get(request.vm) ?? snapshot.Vm.fromPartial({ identity: request.vm })
+      const point = snapshot.Point.fromPartial({
+        pointId: request.pointId,
+        vm,
+        disks: vm.disks.map(({ disk, sizeBytes }) => ({
+          disk,
+          sizeBytes,
+          baseBackup: request.bases[0]?.backup ?? '',
+          changedContext: request.bases[0] ? 'qemu:dirty-bitmap:x' : '',
+        })),
+        consistency: backup.Consistency.FILESYSTEM,
+        driver: 'qemu',
+        method: backup.Method.CONSOLIDATED,
+        decisions: [{ decision: 'QUIESCED', disk: '', message: 'frozen' }],
+      })
+      world.begun.push(request.pointId)
+      world.points.set(request.pointId, { point, request })
+      return { point }
+    },
+    async holdPoint({ pointId }) {
+      if (!world.points.has(pointId)) throw failed('POINT_NOT_FOUND', pointId)
+      return {}
+    },
+    async confirmPoint({ pointId }) {
+      if (!world.points.has(pointId)) throw failed('POINT_NOT_FOUND', pointId)
+      return {}
+    },
+    async releasePoint({ pointId, outcome }) {
+      world.points.delete(pointId)
+      world.released.push({ pointId, outcome })
+      return {}
+    },
+  }
+  return serve<snapshot.SnapshotServiceServer>({
+    address,
+    name: 'blockferry.snapshot.v1.SnapshotService',
+    definition: snapshot.SnapshotServiceService,
+    handlers: interfered(world, handlers),
+    log,
+  })
+}
+
+export function serveMove(world: World, address: string): Promise<RunningService> {
+  const find = (name: string): HeldSession => {
+    const held = world.sessions.get(name)
+    if (!held) throw failed('SESSION_NOT_FOUND', name)
+    return held
+  }
+  const start = (
+    sessionId: string,
+    kind: move.Session_Kind,
+    request: move.StartBackupRequest | null,
+    disks: string[],
+  ) => {
+    const name = `sessions/${sessionId}`
+    const known = world.sessions.get(name)
+    if (known && known.session.state !== move.Session_State.FAILED)
+      return { session: known.session }
+    const session = move.Session.fromPartial({
+      name,
+      kind,
+      state: move.Session_State.MOVING,
+      disks: disks.map((disk) => ({ disk, sizeBytes: 1_048_576n })),
+      startTime: new Date(wallMs()),
+    })
+    const held = { session, request }
+    world.sessions.set(name, held)
+    void finish(held)
+    return { session }
+  }
+  const finish = async (held: HeldSession) => {
+    await sleep(world.movingMs)
+    const { session } = held
+    if (session.state !== move.Session_State.MOVING) return
+    if (world.failSession) {
+      session.errorReason = world.failSession.reason
+      session.errorMessage = world.failSession.message
+      session.state = move.Session_State.FAILED
+      return
+    }
+    for (const disk of session.disks) disk.done = true
+    session.state = held.request ? move.Session_State.MOVED : move.Session_State.DONE
+  }
+  const checkToken = (token: move.FencingToken | undefined) => {
+    const newest = world.newestToken
+    if (!token || token.incarnation < newest.incarnation) throw failed('RUN_FENCED', 'token')
+    if (token.incarnation === newest.incarnation && token.number < newest.number) {
+      throw failed('RUN_FENCED', 'token')
+    }
+  }
+  const handlers: Handlers<move.MoveServiceServer> = {
+    createRepository: notOffered,
+    inspectRepository: notOffered,
+    async drawIncarnation() {
+      world.incarnation++
+      return { incarnation: world.incarnation }
+    },
+    async listManifests({ vmIdentity }) {
+      const backups = world.manifests.filter(
+        (each) => !vmIdentity || each.vmIdentity === vmIdentity,
+      )
+      return { backups, damagedManifests: [], nextPageToken: '' }
+    },
+    async startBackup(request) {
+      checkToken(request.token)
+      if (request.token) world.newestToken = request.token
+      const disks = request.point?.disks.map(({ disk }) => disk) ?? []
+      return start(request.sessionId, move.Session_Kind.BACKUP, request, disks)
+    },
+    async commitBackup({ name, decisions }) {
+      const { session, request } = find(name)
+      if (!request?.backup) throw new Error('no backup session')
+      checkToken(request.token)
+      const id = request.backup.name.split('/').at(-1) ?? ''
+      const known = world.manifests.find((each) => each.name.endsWith(id))
+      if (known) return { backup: known }
+      const committed = {
+        ...request.backup,
+        name: `backups/${id}`,
+        decisions,
+        disks: session.disks.map(({ disk, sizeBytes }) =>
+          backup.BackupDisk.fromPartial({ disk, sizeBytes }),
+        ),
+      }
+      world.manifests.push(committed)
+      session.state = move.Session_State.DONE
+      return { backup: committed }
+    },
+    async startRestore({ sessionId, disks }) {
+      return start(
+        sessionId,
+        move.Session_Kind.RESTORE,
+        null,
+        disks.map(({ disk }) => disk),
+      )
+    },
+    async startVerify({ sessionId }) {
+      return start(sessionId, move.Session_Kind.VERIFY, null, [])
+    },
+    async getSession({ name }) {
+      return { session: find(name).session }
+    },
+    async *watchSession({ name }, { signal }) {
+      for (;;) {
+        const { session } = find(name)
+        yield { session }
+        if (session.state !== move.Session_State.MOVING) return
+        await sleep(10, signal)
+      }
+    },
+    async cancelSession({ name }) {
+      const { session } = find(name)
+      world.cancelled.push(name)
+      session.state = move.Session_State.FAILED
+      session.errorReason = 'CANCELLED'
+      return {}
+    },
+  }
+  return serve<move.MoveServiceServer>({
+    address,
+    name: 'blockferry.move.v1.MoveService',
+    definition: move.MoveServiceService,
+    handlers: interfered(world, handlers),
+    log,
+  })
+}
+
+export function serveCatalog(world: World, address: string): Promise<RunningService> {
+  const repository = catalog.Repository.fromPartial({
+    name: 'repositories/nightly',
+    folder: '/repository',
+    repositoryId: '0'.repeat(32),
+  })
+  const handlers: Handlers<catalog.CatalogServiceServer> = {
+    createRepository: notOffered,
+    deleteRepository: notOffered,
+    listBackups: notOffered,
+    listProtectedVms: notOffered,
+    rebuildCatalog: notOffered,
+    async getRepository({ name }) {
+      if (name === repository.name) return { repository }
+      throw new BackupError('NOT_FOUND', `find ${name}: there is none`, { name })
+    },
+    async listRepositories() {
+      return { repositories: [repository], nextPageToken: '' }
+    },
+    async recordBackup({ backup: recorded }) {
+      world.recorded.push(recorded?.name ?? '')
+      return { backup: recorded }
+    },
+    async getBackup({ name }) {
+      const id = name.split('/').at(-1) ?? ''
+      const found = world.manifests.find((each) => each.name === `backups/${id}`)
+      if (found && world.recorded.includes(name)) return { backup: found }
+      throw new BackupError('BACKUP_NOT_FOUND', `find ${name}: there is none`, { name })
+    },
+  }
+  return serve<catalog.CatalogServiceServer>({
+    address,
+    name: 'blockferry.catalog.v1.CatalogService',
+    definition: catalog.CatalogServiceService,
+    handlers: interfered(world, handlers),
+    log,
+  })
+}
+
+/** A request id that no other test uses. */
+export const newRequestId = (): string => randomUUID()
