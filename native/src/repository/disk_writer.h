@@ -31,6 +31,7 @@ class DiskWriter : private MapNodeSink {
   DiskWriter(const DiskWriter&) = delete;
   DiskWriter& operator=(const DiskWriter&) = delete;
 
+  Session& session() { return *session_; }
   uint64_t block_count() const { return block_count_; }
   // Blocks before this one are in the map already; 0 without a checkpoint.
   uint64_t resumed_at() const { return resumed_at_; }

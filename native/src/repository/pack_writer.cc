@@ -17,18 +17,23 @@ size_t SlotOf(const Digest& name) { return LoadLe<uint64_t>(name.data()) % kSlot
 }  // namespace
 
 PackWriter::PackWriter(FileSystem& files, std::string path, std::unique_ptr<File> file,
-                       const PackId& id)
-    : files_(files), path_(std::move(path)), file_(std::move(file)), id_(id), slots_(kSlotCount) {
+                       const PackId& id, uint64_t size_target)
+    : files_(files),
+      path_(std::move(path)),
+      file_(std::move(file)),
+      id_(id),
+      size_target_(size_target),
+      slots_(kSlotCount) {
   buffer_.reserve(kRecordHeaderSize + kStoredSizeMax);
 }
 
 Result<std::unique_ptr<PackWriter>> PackWriter::Create(FileSystem& files, const std::string& path,
                                                        const RepositoryId& repository,
-                                                       const PackId& id,
-                                                       std::string_view point_id) {
-  assert(point_id.size() <= kPointIdSize);
+                                                       const PackId& id, std::string_view point_id,
+                                                       uint64_t size_target) {
+  assert(point_id.size() <= kPointIdSize && size_target <= kTargetSize);
   ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.CreateExclusive(path));
-  std::unique_ptr<PackWriter> pack(new PackWriter(files, path, std::move(file), id));
+  std::unique_ptr<PackWriter> pack(new PackWriter(files, path, std::move(file), id, size_target));
   ByteVector header;
   ByteWriter out(&header);
   out.PutBytes(BytesOf(kHeaderMagic));
@@ -45,7 +50,7 @@ Result<std::unique_ptr<PackWriter>> PackWriter::Create(FileSystem& files, const 
   return pack;
 }
 
-bool PackWriter::full() const { return size_ >= kTargetSize || entries_.size() >= kEntryCountMax; }
+bool PackWriter::full() const { return size_ >= size_target_ || entries_.size() >= kEntryCountMax; }
 
 bool PackWriter::Has(RecordType type, const Digest& name) const {
   for (size_t slot = SlotOf(name); slots_[slot] != 0; slot = (slot + 1) % kSlotCount) {

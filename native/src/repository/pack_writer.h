@@ -31,10 +31,12 @@ struct PackEntry {
 
 class PackWriter {
  public:
-  // Creates the temporary file at `path` and writes the pack's header.
+  // Creates the temporary file at `path` and writes the pack's header. It is full at `size_target`
+  // bytes. REQUIRES: size_target <= pack_format::kTargetSize.
   static Result<std::unique_ptr<PackWriter>> Create(FileSystem& files, const std::string& path,
                                                     const RepositoryId& repository,
-                                                    const PackId& id, std::string_view point_id);
+                                                    const PackId& id, std::string_view point_id,
+                                                    uint64_t size_target);
 
   const PackId& id() const { return id_; }
   const std::string& path() const { return path_; }
@@ -52,7 +54,8 @@ class PackWriter {
   Status Seal(const std::string& final_folder, const std::string& final_path);
 
  private:
-  PackWriter(FileSystem& files, std::string path, std::unique_ptr<File> file, const PackId& id);
+  PackWriter(FileSystem& files, std::string path, std::unique_ptr<File> file, const PackId& id,
+             uint64_t size_target);
   Status Write(Bytes bytes);
   ByteVector EncodeTable() const;
 
@@ -60,6 +63,7 @@ class PackWriter {
   std::string path_;
   std::unique_ptr<File> file_;
   PackId id_;
+  uint64_t size_target_;
   uint64_t size_ = 0;
   std::vector<PackEntry> entries_;
   // Open addressing by name, half full at most: the entry's position plus one, 0 when free.

@@ -15,8 +15,6 @@ namespace {
 
 using namespace repository_format;
 
-constexpr size_t kOpenPacksMax = 64;
-
 struct Identity {
   RepositoryId id{};
   Digest naming_key{};
@@ -191,26 +189,29 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
 }
 
 Result<std::unique_ptr<Repository>> Repository::Open(FileSystem& files, const std::string& folder,
-                                                     bool read_only) {
+                                                     bool read_only,
+                                                     const RepositoryLimits& limits) {
   std::string path = Join(folder, kRepositoryFile);
   Result<ByteVector> bytes = ReadWholeFile(files, path, 1024 * 1024);
   if (bytes.status().Is(reason::kNotFound)) return Missing(folder, "there is none");
   RETURN_IF_ERROR(bytes);
   ASSIGN_OR_RETURN(Identity identity, DecodeIdentity(*bytes, path));
   std::unique_ptr<Repository> repository(
-      new Repository(files, folder, read_only, identity.id, identity.naming_key));
+      new Repository(files, folder, read_only, identity.id, identity.naming_key, limits));
   RETURN_IF_ERROR(repository->Refresh());
   return repository;
 }
 
 Repository::Repository(FileSystem& files, std::string folder, bool read_only,
-                       const RepositoryId& id, const Digest& naming_key)
+                       const RepositoryId& id, const Digest& naming_key,
+                       const RepositoryLimits& limits)
     : files_(files),
       folder_(std::move(folder)),
       read_only_(read_only),
       id_(id),
       naming_(naming_key),
-      pack_files_(files, kOpenPacksMax) {}
+      limits_(limits),
+      pack_files_(files, limits.open_pack_count) {}
 
 Repository::~Repository() = default;
 

@@ -18,6 +18,7 @@
 #include "repository/chunk_reader.h"
 #include "repository/manifest.h"
 #include "repository/pack_files.h"
+#include "repository/pack_format.h"
 #include "repository/pack_index.h"
 #include "repository/session.h"
 
@@ -32,6 +33,11 @@ struct RepositoryInfo {
   uint64_t chunk_count = 0;
 };
 
+struct RepositoryLimits {
+  uint64_t pack_size = pack_format::kTargetSize;  // Bytes at which a pack is sealed.
+  size_t open_pack_count = 64;                    // Packs kept open for reading.
+};
+
 // A file of the repository that cannot be trusted; the rest goes on without it.
 struct DamagedFile {
   std::string path;
@@ -44,7 +50,8 @@ class Repository : public ChunkReader {
   static Result<RepositoryInfo> Create(FileSystem& files, const std::string& folder);
   // REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DAMAGED, or a file's reason.
   static Result<std::unique_ptr<Repository>> Open(FileSystem& files, const std::string& folder,
-                                                  bool read_only);
+                                                  bool read_only,
+                                                  const RepositoryLimits& limits = {});
   ~Repository() override;
 
   RepositoryInfo info();
@@ -73,7 +80,7 @@ class Repository : public ChunkReader {
  private:
   friend class Session;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
-             const Digest& naming_key);
+             const Digest& naming_key, const RepositoryLimits& limits);
   // The plain bytes must fill the buffer exactly, or at most.
   Result<size_t> ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
                             bool size_is_exact, uint64_t* stored_size);
@@ -95,6 +102,7 @@ class Repository : public ChunkReader {
   bool read_only_;
   RepositoryId id_;
   Naming naming_;
+  RepositoryLimits limits_;
   PackIndex index_;
   PackFiles pack_files_;
 

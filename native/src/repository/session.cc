@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <set>
 
 #include "core/endian.h"
 #include "repository/checkpoint_format.h"
@@ -66,7 +67,6 @@ Status Session::Fenced(const std::string& what) const {
 Status Session::Open() {
   FileSystem& files = repository_->files_;
   Status made = files.CreateFolder(folder_);
-  if (made.ok()) made = files.SyncFolder(repository_->Path(kSessionsFolder));
   if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
   ASSIGN_OR_RETURN(candidate_, files.CreateExclusive(candidate_path_));
   RETURN_IF_ERROR(Fence());
@@ -183,7 +183,7 @@ Status Session::StartPack() {
   FillRandom(id);
   Result<std::unique_ptr<PackWriter>> pack = PackWriter::Create(
       repository_->files_, folder_ + "/" + prefix_ + "." + HexOf(id) + kPackSuffix,
-      repository_->id_, id, options_.point_id);
+      repository_->id_, id, options_.point_id, repository_->limits_.pack_size);
   if (!pack.ok()) return Fail(pack.status());
   pack_ = *std::move(pack);
   return {};
@@ -309,9 +309,14 @@ Status Session::CheckReferences(const CommitOptions& options,
                   {{"name", options.base_backup_id}});
   }
   RETURN_IF_ERROR(repository_->Refresh());
+  std::set<std::string> pack_folders;
   for (uint32_t pack : referenced_packs_) {
-    if (repository_->index_.IsUsable(pack)) continue;
-    std::string id = HexOf(repository_->index_.IdOf(pack));
+    PackId pack_id = repository_->index_.IdOf(pack);
+    if (repository_->index_.IsUsable(pack)) {
+      pack_folders.insert(repository_->PackFolder(pack_id));
+      continue;
+    }
+    std::string id = HexOf(pack_id);
     return Status(reason::kChunkMissing,
                   "commit backup " + options.backup_id + ": pack " + id +
                       ", which it refers to, is gone; run the backup again",
@@ -323,6 +328,11 @@ Status Session::CheckReferences(const CommitOptions& options,
                   "commit backup " + options.backup_id + ": the root " + HexOf(*disk.root) +
                       " of disk " + disk.disk_id + " is in no pack; run the backup again",
                   {{"name", HexOf(*disk.root)}, {"disk_id", disk.disk_id}});
+  }
+  // A pack that another process renamed into place counts as durable only now: that process may
+  // have ended before it synced the folder.
+  for (const std::string& folder : pack_folders) {
+    RETURN_IF_ERROR(repository_->files_.SyncFolder(folder));
   }
   return {};
 }
@@ -336,8 +346,9 @@ Status Session::WriteManifest(const Manifest& manifest) {
   RETURN_IF_ERROR(candidate_->Sync());
   std::string folder = repository_->ManifestFolder(manifest.vm_pseudonym);
   Status made = files.CreateFolder(folder);
-  if (made.ok()) made = files.SyncFolder(repository_->Path(kManifestsFolder));
   if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
+  // Also when the folder is there already: who made it may have ended before it was synced.
+  RETURN_IF_ERROR(files.SyncFolder(repository_->Path(kManifestsFolder)));
 
   std::string sequence = std::to_string(manifest.sequence);
   if (sequence.size() < kSequenceDigits) sequence.insert(0, kSequenceDigits - sequence.size(), '0');
