@@ -25,8 +25,11 @@ export interface LabOptions {
   disks?: (folder: string) => GuestDisk[]
   guest?: Partial<GuestOptions>
   hooks?: { snapshot?: GateHooks; move?: GateHooks }
-  /** Read references; false for scenarios that compare otherwise. */
-  references?: boolean
+  /**
+   * When nbdcopy reads a point: just before it is released (default), or as soon as it exists,
+   * so that also a run that is killed has its reference. The point shows one instant throughout.
+   */
+  referenceAt?: 'begin' | 'release'
 }
 
 export class Lab implements AsyncDisposable {
@@ -34,10 +37,11 @@ export class Lab implements AsyncDisposable {
   readonly uuid = '6f1c0a52-5e0b-4b0e-9d0e-3a3f6f0f2b11'
   readonly folder: string
   readonly stand: Stand
-  /** By point id; of committed points only. */
+  /** By point id. */
   readonly references = new Map<string, Reference[]>()
   guest: Guest
   #options: LabOptions
+  #points = new Map<string, snapshot.Point>()
   #restoreCount = 0
 
   private constructor(options: LabOptions, stand: Stand, guest: Guest) {
@@ -51,23 +55,17 @@ export class Lab implements AsyncDisposable {
     await mkdir(join(options.folder, 'references'), { recursive: true })
     const lab: { it?: Lab } = {}
     const outer = options.hooks?.snapshot ?? {}
-    const points = new Map<string, snapshot.Point>()
     const stand = await Stand.start({
       folder: options.folder,
       hooks: {
         ...options.hooks,
         snapshot: {
           before: async (method, request) => {
-            if (method === 'releasePoint' && options.references !== false) {
-              await lab.it?.readReference(points, request as snapshot.ReleasePointRequest)
-            }
+            if (method === 'releasePoint') await lab.it?.beforeRelease(request as ReleaseRequest)
             await outer.before?.(method, request)
           },
           after: async (method, request, response) => {
-            if (method === 'beginPoint') {
-              const { point } = response as snapshot.BeginPointResponse
-              if (point) points.set(point.pointId, point)
-            }
+            if (method === 'beginPoint') await lab.it?.afterBegin(response as BeginResponse)
             await outer.after?.(method, request, response)
           },
         },
@@ -176,14 +174,19 @@ export class Lab implements AsyncDisposable {
     await this.stand[Symbol.asyncDispose]()
   }
 
-  /** Called while the release of a committed point is held back by the gate. */
-  private async readReference(
-    points: Map<string, snapshot.Point>,
-    request: snapshot.ReleasePointRequest,
-  ): Promise<void> {
-    const point = points.get(request.pointId)
-    if (!point || request.outcome !== snapshot.PointOutcome.COMMITTED) return
-    if (this.references.has(point.pointId)) return
+  private async afterBegin({ point }: BeginResponse): Promise<void> {
+    if (!point) return
+    if (this.#options.referenceAt === 'begin') await this.readReference(point)
+    else this.#points.set(point.pointId, point)
+  }
+
+  private async beforeRelease({ pointId, outcome }: ReleaseRequest): Promise<void> {
+    const point = this.#points.get(pointId)
+    this.#points.delete(pointId)
+    if (point && outcome === snapshot.PointOutcome.COMMITTED) await this.readReference(point)
+  }
+
+  private async readReference(point: snapshot.Point): Promise<void> {
     const references: Reference[] = []
     for (const { disk, location, address } of point.disks) {
       const path = join(this.folder, 'references', `${point.pointId}-${disk}.raw`)
@@ -195,6 +198,9 @@ export class Lab implements AsyncDisposable {
     this.references.set(point.pointId, references)
   }
 }
+
+type BeginResponse = snapshot.BeginPointResponse
+type ReleaseRequest = snapshot.ReleasePointRequest
 
 export interface Restored {
   run: schedule.Run

@@ -78,7 +78,9 @@ export class Stand implements AsyncDisposable {
     const log = openSync(join(this.folder, `${name}.log`), 'a')
     const endpoint = (other: 'snapshot' | 'move') => `unix:${this.folder}/run/${other}.gate`
     const peers =
-      name === 'schedule' ? ['--snapshot', endpoint('snapshot'), '--move', endpoint('move')] : []
+      name === 'schedule'
+        ? ['--endpoint-snapshot', endpoint('snapshot'), '--endpoint-move', endpoint('move')]
+        : []
     const child = spawn(
       process.execPath,
       [
