@@ -4,6 +4,8 @@ import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { BlockSource, ChangedBlocks, Manifest, StoredDisk } from '@blockferry/native'
 import { backup as catalog, type move, type snapshot } from '@blockferry/proto'
 
+const diskIdSizeMax = 255
+
 export interface PlannedDisk {
   id: string
   sizeBytes: number
@@ -131,7 +133,7 @@ function checkIds(point: snapshot.Point): void {
   }
   const ids = new Set<string>()
   for (const { disk } of point.disks) {
-    if (disk === '') throw argumentInvalid('point.disks.disk', disk, 'give each disk an id')
+    checkDiskId(disk)
     if (ids.has(disk)) {
       throw new BackupError(
         'DISK_ID_DUPLICATE',
@@ -142,6 +144,14 @@ function checkIds(point: snapshot.Point): void {
     ids.add(disk)
   }
   if (ids.size === 0) throw argumentInvalid('point.disks', '', 'give at least one disk')
+}
+
+function checkDiskId(disk: string): void {
+  const size = Buffer.byteLength(disk)
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  if (size > 0 && size <= diskIdSizeMax && !/[\0-\x1f\x7f]/.test(disk)) return
+  const advice = `give each disk an id of 1 to ${diskIdSizeMax} bytes without control characters`
+  throw argumentInvalid('point.disks.disk', disk, advice)
 }
 
 function sizeOf(disk: snapshot.PointDisk): number {
