@@ -1,4 +1,5 @@
 // The command line as a tree of commands. What they do is in commands/, one file per noun.
+import { readFileSync } from 'node:fs'
 import {
   type Argument,
   Command,
@@ -60,6 +61,7 @@ function newProgram(outcome: Outcome, args: string[]): Command {
   const program = new Command('blockferry')
     .usage('COMMAND …')
     .description(purpose)
+    .version(version())
     .addHelpText('after', firstSteps)
     .configureHelp(helpLayout(terminal))
     .exitOverride()
@@ -90,6 +92,11 @@ function newProgram(outcome: Outcome, args: string[]): Command {
   addServiceCommands(program, outcome)
   addDoctorCommand(program, outcome)
   return program
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
+  return `blockferry ${(JSON.parse(text) as { version: string }).version}`
 }
 
 const helpWidthMax = 100
