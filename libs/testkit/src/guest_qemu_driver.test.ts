@@ -387,6 +387,27 @@ describe('QemuDriver with a running guest', () => {
     }
   })
 
+  it('breaks the point and lets the guest go on when the fleece store hangs', async () => {
+    const socket = join(folder, 'slow.sock')
+    const store = execFile('nbdkit', ['-f', '-U', socket, 'memory', '256M'])
+    try {
+      while (!(await readdir(folder)).includes('slow.sock')) await sleep(20)
+      const remote = new QemuDriver(optionsOf({ fleece: { nbdSocket: socket } }))
+      const point = await remote.beginPoint(requestOf(), signal)
+      store.kill('SIGSTOP')
+      const startMs = monotonicMs()
+      await guest.sh('dd if=/dev/urandom of=/dev/vdb bs=64k count=1 oflag=direct')
+      await expectWriting()
+      const confirm = remote.confirmPoint(point.pointId, signal)
+      await expect(confirm).rejects.toMatchObject({ reason: 'POINT_BROKEN' })
+      expect(monotonicMs() - startMs).toBeLessThan(10_000)
+      await remote.releasePoint(point.pointId, 'dropped', signal)
+      await expectUntouched()
+    } finally {
+      store.kill('SIGKILL')
+    }
+  })
+
   it('gives up in time on a QEMU that hangs', async () => {
     guest.signal('SIGSTOP')
     const startMs = monotonicMs()

@@ -223,8 +223,8 @@ export class QemuDriver implements HypervisorDriver {
       const fault = await probeExport(socket, exportNameOf(names, index), probeMsMax)
       if (fault === null) continue
       await this.#confirmProcess(record)
-      const room = await this.#fleece.freeBytes()
-      const message = `read disk ${disk.id} of VM ${record.point.vm.name} at point ${pointId}: ${fault}; its fleece store filled up or stopped answering (${room} bytes free), give it more room`
+      const room = await this.#fleece.shownRoom()
+      const message = `read disk ${disk.id} of VM ${record.point.vm.name} at point ${pointId}: ${fault}; its fleece store filled up or stopped answering${room}, give it more room`
       const metadata = { disk: disk.id, vm: record.point.vm.name, point: pointId, cause: fault }
       throw new BackupError('POINT_BROKEN', message, metadata)
     }

@@ -26,7 +26,7 @@ export class Fleece {
   async checkRoom(): Promise<void> {
     if (!('folder' in this.#place)) return
     const { folder, freeBytesMin } = this.#place
-    const free = await this.freeBytes()
+    const free = await freeBytes(folder)
     if (free >= freeBytesMin) return
     throw new BackupError(
       'FLEECE_FULL',
@@ -35,10 +35,11 @@ export class Fleece {
     )
   }
 
-  async freeBytes(): Promise<number> {
-    if (!('folder' in this.#place)) return Number.POSITIVE_INFINITY
-    const { bavail, bsize } = await statfs(this.#place.folder)
-    return bavail * bsize
+  /** For messages: how much room is left, or nothing when it cannot be known here. */
+  async shownRoom(): Promise<string> {
+    if (!('folder' in this.#place)) return ''
+    const { folder } = this.#place
+    return ` (${formatBytes(await freeBytes(folder))} free in ${folder})`
   }
 
   /** Makes the store of one disk; the answer is the node that QEMU opens it by. */
@@ -60,4 +61,9 @@ export class Fleece {
   async remove(name: string): Promise<void> {
     if ('folder' in this.#place) await rm(join(this.#place.folder, name), { force: true })
   }
+}
+
+async function freeBytes(folder: string): Promise<number> {
+  const { bavail, bsize } = await statfs(folder)
+  return bavail * bsize
 }
