@@ -69,9 +69,16 @@ describe('restore', () => {
 
   it('does not overwrite a file that appears while it works', async () => {
     const targetPath = stand.path('appears')
-    const call = stand.restore(backup, [{ disk: 'vda', targetPath, format: QCOW2 }])
+    const { session: started } = await stand.calls.startRestore({
+      sessionId: 'appears',
+      folder: stand.repository,
+      backupId: backup.replace('backups/', ''),
+      disks: [{ disk: 'vda', targetPath, format: QCOW2, replace: false }],
+      startScriptPath: '',
+    })
+    expect(started?.state).toBe(move.Session_State.MOVING)
     await writeFile(targetPath, 'mine')
-    const session = await call.catch((thrown) => ({ state: FAILED, errorReason: thrown.reason }))
+    const session = await stand.until('appears', DONE, FAILED)
     expect(session).toMatchObject({ state: FAILED, errorReason: 'TARGET_EXISTS' })
     expect(await readFile(targetPath, 'utf8')).toBe('mine')
     expect((await readdir(stand.folder)).filter((name) => name.endsWith('.part'))).toEqual([])
