@@ -30,7 +30,7 @@ import {
 import { probeExport } from './probe.ts'
 import { startTicksOf } from './process.ts'
 import { type PointRecord, RunFolder } from './run_folder.ts'
-import { socketsServedBy } from './server.ts'
+import { isListened, socketsServedBy } from './server.ts'
 import { type QemuVm, readVm } from './vm.ts'
 
 export interface QemuDriverOptions {
@@ -295,9 +295,8 @@ export class QemuDriver implements HypervisorDriver {
     await removePoint(qmp, { tag: this.#tag, pointId })
     const graph = await BlockGraph.read(qmp)
     if (graph.exports.length > 0) return
-    const probe = await probeExport(this.#run.socketPath(pointId), '', 1_000)
-    // No such socket: the server was never started, or is not ours to stop.
-    if (probe?.includes('connect to')) return
+    // Without a listener the server was never started, or is not ours to stop.
+    if (!(await isListened(this.#run.socketPath(pointId)))) return
     await qmp.execute('nbd-server-stop').catch((thrown) => {
       if (!(thrown instanceof QmpRefusal)) throw thrown
     })

@@ -1,6 +1,7 @@
 // The NBD server inside QEMU. There is one per QEMU and no way to ask whose it is, so
 // a leftover of ours is known by the socket file that the QEMU process listens on.
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
+import { openUnixSocket } from '../qmp.ts'
 
 /** The socket files below `folder` on which the process listens. */
 export async function socketsServedBy(pid: number, folder: string): Promise<string[]> {
@@ -23,4 +24,15 @@ export async function socketsServedBy(pid: number, folder: string): Promise<stri
     }),
   )
   return served.filter((path) => path !== undefined)
+}
+
+/** Whether any process listens on the socket file. */
+export async function isListened(socketPath: string): Promise<boolean> {
+  try {
+    const socket = await openUnixSocket(socketPath, 1_000)
+    socket.destroy()
+    return true
+  } catch {
+    return false
+  }
 }
