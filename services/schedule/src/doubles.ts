@@ -37,7 +37,8 @@ export class World {
   readonly calls: string[] = []
   sessions = new Map<string, HeldSession>()
   incarnation = 0n
-  newestToken: move.FencingToken = { incarnation: 0n, number: 0n }
+  /** By VM. */
+  readonly newestTokens = new Map<string, move.FencingToken>()
   /** How long the disks of a session take. */
   movingMs = 50
   failSession: BackupError | null = null
@@ -156,6 +157,7 @@ export function serveMove(world: World, address: string): Promise<RunningService
   ) => {
     const name = `sessions/${sessionId}`
     const known = world.sessions.get(name)
+    if (known && known.session.state !== move.Session_State.FAILED) known.request = request
     if (known && known.session.state !== move.Session_State.FAILED)
       return { session: known.session }
     const session = move.Session.fromPartial({
@@ -183,12 +185,14 @@ export function serveMove(world: World, address: string): Promise<RunningService
     for (const disk of session.disks) disk.done = true
     session.state = held.request ? move.Session_State.MOVED : move.Session_State.DONE
   }
-  const checkToken = (token: move.FencingToken | undefined) => {
-    const newest = world.newestToken
+  const checkToken = ({ token, backup: described }: move.StartBackupRequest) => {
+    const vm = described?.vmIdentity ?? ''
+    const newest = world.newestTokens.get(vm) ?? { incarnation: 0n, number: 0n }
     if (!token || token.incarnation < newest.incarnation) throw failed('RUN_FENCED', 'token')
     if (token.incarnation === newest.incarnation && token.number < newest.number) {
       throw failed('RUN_FENCED', 'token')
     }
+    world.newestTokens.set(vm, token)
   }
   const handlers: Handlers<move.MoveServiceServer> = {
     createRepository: notOffered,
@@ -204,15 +208,14 @@ export function serveMove(world: World, address: string): Promise<RunningService
       return { backups, damagedManifests: [], nextPageToken: '' }
     },
     async startBackup(request) {
-      checkToken(request.token)
-      if (request.token) world.newestToken = request.token
+      checkToken(request)
       const disks = request.point?.disks.map(({ disk }) => disk) ?? []
       return start(request.sessionId, move.Session_Kind.BACKUP, request, disks)
     },
     async commitBackup({ name, decisions }) {
       const { session, request } = find(name)
       if (!request?.backup) throw new Error('no backup session')
-      checkToken(request.token)
+      checkToken(request)
       const id = request.backup.name.split('/').at(-1) ?? ''
       const known = world.manifests.find((each) => each.name.endsWith(id))
       if (known) return { backup: known }

@@ -37,8 +37,8 @@ export class PolicyStore {
       const { rows } = await this.pool.query<RawPolicy>(
         `INSERT INTO schedule.policies
            (name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused, next_run_time)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
-           CASE WHEN NOT $8 THEN date_trunc('milliseconds', now()) + $5 * interval '1 millisecond' END)
+         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8,
+           CASE WHEN NOT $8 THEN date_trunc('milliseconds', now()) + $5::bigint * interval '1 millisecond' END)
          RETURNING ${columns}`,
         [name, requestId, ...valuesOf(set)],
       )
@@ -52,12 +52,12 @@ export class PolicyStore {
   /** Null: there is none. The rhythm is kept unless the repeat or the pause changes. */
   async update(name: string, set: PolicySettings): Promise<PolicyRow | null> {
     const { rows } = await this.pool.query<RawPolicy>(
-      `UPDATE schedule.policies SET vms = $2, repository = $3, repeat_ms = $4, level = $5,
+      `UPDATE schedule.policies SET vms = $2, repository = $3, repeat_ms = $4::bigint, level = $5,
          skip_quiesce = $6, paused = $7,
          next_run_time = CASE
            WHEN $7 THEN NULL
-           WHEN repeat_ms = $4 AND next_run_time IS NOT NULL THEN next_run_time
-           ELSE date_trunc('milliseconds', now()) + $4 * interval '1 millisecond' END
+           WHEN repeat_ms = $4::bigint AND next_run_time IS NOT NULL THEN next_run_time
+           ELSE date_trunc('milliseconds', now()) + $4::bigint * interval '1 millisecond' END
        WHERE name = $1 RETURNING ${columns}`,
       [name, ...valuesOf(set)],
     )
