@@ -139,6 +139,24 @@ describe('restore', () => {
     }
   })
 
+  it.runIf(process.getuid?.() === 0)('reads a repository that cannot be written', async () => {
+    const { repository: folder } = stand
+    await stand.restart()
+    await run('mount', ['--bind', folder, folder])
+    await run('mount', ['-o', 'remount,ro,bind', folder])
+    try {
+      const targetPath = stand.path('from-read-only')
+      const session = await stand.restore(backup, [{ disk: 'vda', targetPath, format: RAW }])
+      expect(session.errorMessage).toBe('')
+      expect(await isIdentical(image, targetPath)).toBe(true)
+      expect((await failureOf(backUp(8 * mib, image))).reason).toBe('REPOSITORY_READ_ONLY')
+    } finally {
+      await stand.restart()
+      await run('umount', [folder])
+    }
+    expect(await backUp(8 * mib, image)).toMatch(/^backups\//)
+  })
+
   it('takes back the complete image of a killed session when that is started again', async () => {
     const targetPath = stand.path('again.raw')
     const part = stand.path('.again.raw.again-1-0.part')
