@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { isIdentical, oddName, run } from './move_stand.ts'
 
 const { MOVED, DONE, FAILED } = move.Session_State
-const diskSize = 192 * 1024 * 1024
+const diskSize = 128 * 1024 * 1024
 
 let folder: string
 let image: string
@@ -29,7 +29,7 @@ beforeEach(async () => {
   await file.close()
   await startMover()
   await calls.createRepository({ folder: repository() })
-}, 60_000)
+}, 120_000)
 
 afterEach(async () => {
   await killMover()
@@ -96,7 +96,7 @@ const manifests = async () =>
 describe('a killed mover', () => {
   it('goes on with the same point where the durable part ended, and commits once', async () => {
     await calls.startBackup(request())
-    await reach('run-1', diskSize * 0.7)
+    await reach('run-1', diskSize * 0.8)
     await killMover()
     await startMover()
     expect(await manifests()).toEqual([])
@@ -124,7 +124,7 @@ describe('a killed mover', () => {
     })
     expect((await until('back', DONE, FAILED)).errorMessage).toBe('')
     expect(await isIdentical(image, targetPath)).toBe(true)
-  }, 60_000)
+  }, 120_000)
 
   it('leaves no image, no daemon and no socket of a restore that starts again', async () => {
     await calls.startBackup(request())
@@ -138,7 +138,7 @@ describe('a killed mover', () => {
       disks: [{ disk: 'vda', targetPath, format: move.ImageFormat.QCOW2, replace: false }],
       startScriptPath: '',
     }
-    for (const share of [0.01, 0.3, 0.8]) {
+    for (const share of [0.01, 0.6]) {
       await calls.startRestore(restore)
       await reach('back', diskSize * share)
       await killMover()
@@ -159,5 +159,5 @@ describe('a killed mover', () => {
       'cat /proc/[0-9]*/cmdline 2>/dev/null | tr "\\0" "\\n"',
     ])
     expect(stdout.split('\n').filter((word) => word.includes(`${folder}/new`))).toEqual([])
-  }, 60_000)
+  }, 120_000)
 })
