@@ -92,7 +92,9 @@ async function startServer(
   const pidFile = join(folder, `${name}.pid`)
   // The server must not inherit the pipes, else this call would wait for its end.
   const line = [command, ...args(socket, pidFile)].map((each) => `'${each}'`).join(' ')
-  await execute('sh', ['-c', `${line} >${socket}.log 2>&1 </dev/null`])
+  // nbdkit's parent ends before the child has written its pid.
+  const ready = `i=0; until test -s ${pidFile}; do sleep 0.01; i=$((i+1)); test $i -lt 500; done`
+  await execute('sh', ['-ec', `${line} >${socket}.log 2>&1 </dev/null; ${ready}`])
   const pid = Number((await readFile(pidFile, 'utf8')).trim())
   return {
     uri: `nbd+unix:///${exportName}?socket=${socket}`,
@@ -100,7 +102,9 @@ async function startServer(
     async stop(signal = 'SIGTERM') {
       process.kill(pid, 'SIGCONT')
       process.kill(pid, signal)
-      await execute('tail', [`--pid=${pid}`, '-s', '0.02', '-f', '/dev/null'])
+      // A dead server may stay a zombie until the machine's init looks after it.
+      const running = `grep -qs '^State:.[^ZX]' /proc/${pid}/status`
+      await execute('sh', ['-c', `while ${running}; do sleep 0.01; done`])
     },
   }
 }

@@ -19,10 +19,11 @@ Status MoveBlock(const Line& line, uint64_t index, Bytes plain) {
 }
 
 Status MoveData(const Line& line, const BlockRun& run, Bytes bytes) {
-  line.channel->CountRead(bytes.size());
   for (uint64_t index = run.first_block; index < run.end_block; ++index) {
     const Bytes plain = bytes.first(std::min<size_t>(kBlockSize, bytes.size()));
     bytes = bytes.subspan(plain.size());
+    // Block by block, so that a checkpoint between two of them counts what it covers.
+    line.channel->CountRead(plain.size());
     RETURN_IF_ERROR(MoveBlock(line, index, plain));
   }
   return Status();

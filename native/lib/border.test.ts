@@ -1,0 +1,273 @@
+import { execFile } from 'node:child_process'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { Worker } from 'node:worker_threads'
+import { describe, expect, it } from 'vitest'
+import { backUp, makeDisk, mib, noise, withFolder } from './fixture.ts'
+import {
+  createRepository,
+  type MoveDiskOptions,
+  openRepository,
+  peerOf,
+  type Repository,
+  versions,
+} from './index.ts'
+
+const size = 64 * mib
+const index = fileURLToPath(new URL('./index.ts', import.meta.url))
+
+const withDisk = (use: (repository: Repository, disk: string, folder: string) => Promise<void>) =>
+  withFolder(async (folder) => {
+    await createRepository(join(folder, 'repository'))
+    const repository = await openRepository(join(folder, 'repository'), false)
+    const disk = join(folder, 'disk')
+    await makeDisk(disk, size, [[0, noise('border', size)]])
+    try {
+      await use(repository, disk, folder)
+    } finally {
+      repository.close()
+    }
+  })
+
+const sessionOf = (repository: Repository) =>
+  repository.openSession({
+    vm_pseudonym: repository.vmPseudonym('vm'),
+    point_id: 'point',
+    incarnation: 1,
+    number: 1,
+  })
+
+const optionsFor = (path: string): MoveDiskOptions => ({
+  disk_id: 'disk0',
+  size_bytes: size,
+  source: { kind: 'raw', path },
+  changed: { kind: 'all' },
+  base: null,
+  codec: 'lz4',
+  stall_timeout_ms: 10_000,
+})
+
+const thrown = (call: () => unknown): unknown => {
+  try {
+    return call()
+  } catch (error) {
+    return error
+  }
+}
+
+describe('arguments of JavaScript', () => {
+  it('that do not fit are ARGUMENT_INVALID and name the field', async () => {
+    await withDisk(async (repository, disk) => {
+      const session = await sessionOf(repository)
+      const good = optionsFor(disk)
+      const sparse: number[] = []
+      sparse.length = 5_000_000
+      const throwing = new Proxy(good, {
+        get() {
+          throw new Error('trap')
+        },
+      })
+      const cases: [unknown, string][] = [
+        [undefined, 'options'],
+        [null, 'options'],
+        [throwing, 'options.disk_id'],
+        [{ ...good, disk_id: 7 }, 'options.disk_id'],
+        [{ ...good, disk_id: '' }, 'options.disk_id'],
+        [{ ...good, disk_id: 'a\nb' }, 'options.disk_id'],
+        [{ ...good, disk_id: 'x'.repeat(5000) }, 'options.disk_id'],
+        [{ ...good, size_bytes: -1 }, 'options.size_bytes'],
+        [{ ...good, size_bytes: 1.5 }, 'options.size_bytes'],
+        [{ ...good, size_bytes: Number.NaN }, 'options.size_bytes'],
+        [{ ...good, size_bytes: 2 ** 60 }, 'options.size_bytes'],
+        [{ ...good, size_bytes: 10n }, 'options.size_bytes'],
+        [{ ...good, source: 'disk' }, 'options.source'],
+        [{ ...good, source: { kind: 'tape', path: 'x' } }, 'options.source.kind'],
+        [{ ...good, source: { kind: 'raw', path: 'a\0b' } }, 'options.source.path'],
+        [{ ...good, changed: { kind: 'bitmap', context: '' } }, 'options.changed.context'],
+        [{ ...good, changed: { kind: 'extents', extents: {} } }, 'options.changed.extents'],
+        [
+          { ...good, changed: { kind: 'extents', extents: [0, '1'] } },
+          'options.changed.extents[1]',
+        ],
+        [{ ...good, changed: { kind: 'extents', extents: sparse } }, 'options.changed.extents[0]'],
+        [{ ...good, changed: { kind: 'extents', extents: [0, 1] } }, 'options.base'],
+        [{ ...good, base: { root: 'XYZ', size_bytes: size } }, 'options.base.root'],
+        [{ ...good, base: { root: null, size_bytes: 1 } }, 'options.base.size_bytes'],
+        [{ ...good, codec: 'zip' }, 'options.codec'],
+        [{ ...good, stall_timeout_ms: 0 }, 'options.stall_timeout_ms'],
+        [{ ...good, base: undefined }, 'options.base'],
+      ]
+      for (const [options, field] of cases) {
+        const error = thrown(() => session.moveDisk(options as MoveDiskOptions))
+        expect(error).toMatchObject({ code: 'ARGUMENT_INVALID', metadata: { field } })
+      }
+      await expect(
+        session.commit({ backup_id: 'b', base_backup_id: '', disks: [], body: 'x' } as never),
+      ).rejects.toMatchObject({ code: 'ARGUMENT_INVALID', metadata: { field: 'options.body' } })
+      await expect(openRepository(7 as never, false)).rejects.toMatchObject({
+        code: 'ARGUMENT_INVALID',
+      })
+      await expect(openRepository('x', undefined as never)).rejects.toMatchObject({
+        metadata: { field: 'readOnly' },
+      })
+      expect(thrown(() => repository.restoreDisk({} as never, {} as never))).toMatchObject({
+        code: 'ARGUMENT_INVALID',
+      })
+      await session.abort()
+    })
+  })
+
+  it('are checked as a list of changed blocks before anything is read', async () => {
+    await withDisk(async (repository, disk) => {
+      const base = { root: null, size_bytes: size }
+      for (const extents of [[0], [10, 5, 12, 5], [size - 1, 2], [5, 0]]) {
+        const failed = backUp(repository, {
+          ...optionsFor(disk),
+          base,
+          changed: { kind: 'extents', extents },
+        })
+        await expect(failed).rejects.toMatchObject({ code: 'CHANGED_BLOCKS_INVALID' })
+      }
+    })
+  })
+
+  it('may be called on any receiver', async () => {
+    await withDisk(async (repository, disk) => {
+      const session = await sessionOf(repository)
+      const task = session.moveDisk.call(repository as never, optionsFor(disk))
+      const progress = task.progress.call({} as never)
+      expect(progress.size_bytes).toBeGreaterThanOrEqual(0)
+      task.cancel.call(undefined as never)
+      await task.result.catch(() => undefined)
+      await session.abort()
+    })
+  })
+})
+
+describe('a task', () => {
+  it('shows progress while its promise is pending and leaves the event loop free', async () => {
+    await withDisk(async (repository, disk) => {
+      const session = await sessionOf(repository)
+      const task = session.moveDisk(optionsFor(disk))
+      const seen: number[] = []
+      let pending = true
+      const done = task.result.finally(() => {
+        pending = false
+      })
+      while (pending) {
+        seen.push(task.progress().position_bytes)
+        await new Promise((resolve) => setTimeout(resolve, 1))
+      }
+      const moved = await done
+      expect(moved.position_bytes).toBe(size)
+      expect(new Set(seen).size).toBeGreaterThan(5)
+      expect(seen).toEqual([...seen].sort((a, b) => a - b))
+      await session.abort()
+    })
+  })
+
+  it('of a session that aborts, or of a repository that closes, is cancelled', async () => {
+    await withDisk(async (repository, disk) => {
+      const session = await sessionOf(repository)
+      const task = session.moveDisk(optionsFor(disk))
+      expect(thrown(() => session.moveDisk(optionsFor(disk)))).toMatchObject({
+        code: 'ARGUMENT_INVALID',
+      })
+      await expect(session.commit({} as never)).rejects.toMatchObject({ code: 'ARGUMENT_INVALID' })
+      await session.abort()
+      await expect(task.result).rejects.toMatchObject({ code: 'CANCELLED' })
+      await session.abort()
+
+      const other = await sessionOf(repository)
+      const closed = other.moveDisk(optionsFor(disk))
+      repository.close()
+      await expect(closed.result).rejects.toMatchObject({ code: 'CANCELLED' })
+      expect(thrown(() => repository.info())).toMatchObject({ code: 'ARGUMENT_INVALID' })
+      expect(thrown(() => other.moveDisk(optionsFor(disk)))).toMatchObject({
+        code: 'ARGUMENT_INVALID',
+      })
+      await other.abort()
+      repository.close()
+    })
+  })
+
+  it('that nobody holds any more does not end the process', async () => {
+    await withDisk(async (_repository, disk, folder) => {
+      const program = `
+        import { openRepository } from ${JSON.stringify(index)}
+        const repository = await openRepository(${JSON.stringify(join(folder, 'repository'))}, false)
+        const session = await repository.openSession({
+          vm_pseudonym: repository.vmPseudonym('vm'), point_id: 'p', incarnation: 1, number: 1,
+        })
+        session.moveDisk({ ...${JSON.stringify(optionsFor(disk))}, disk_id: 'lost' })
+        session.moveDisk({ ...${JSON.stringify(optionsFor(join(folder, 'missing')))} })
+        for (let i = 0; i < 20; i++) { globalThis.gc(); await new Promise((r) => setTimeout(r, 5)) }
+        console.log('alive')
+        process.exit(0)
+      `
+      const { stdout } = await promisify(execFile)(process.execPath, [
+        ...['--expose-gc', '--conditions=@blockferry/source', '--input-type=module-typescript'],
+        ...['--disable-warning=ExperimentalWarning', '-e', program],
+      ])
+      expect(stdout).toBe('alive\n')
+    })
+  })
+
+  it('is stopped when its environment ends', async () => {
+    await withDisk(async (_repository, disk, folder) => {
+      const worker = new Worker(
+        `
+        const { createRequire } = require('node:module')
+        const { workerData, parentPort } = require('node:worker_threads')
+        const native = createRequire(workerData.index)('../out/blockferry.node')
+        native.openRepository(workerData.folder, false).then(async (repository) => {
+          const session = await repository.openSession({
+            vm_pseudonym: repository.vmPseudonym('vm'), point_id: 'p', incarnation: 1, number: 1,
+          })
+          session.moveDisk(workerData.options)
+          repository.verifyDisk({ root: 'ab'.repeat(32), size_bytes: 100 })
+          parentPort.postMessage('moving')
+        })
+        `,
+        {
+          eval: true,
+          workerData: { index, folder: join(folder, 'repository'), options: optionsFor(disk) },
+        },
+      )
+      await new Promise((resolve) => worker.once('message', resolve))
+      expect(await worker.terminate()).toBe(1)
+    })
+  })
+})
+
+describe('peerOf', () => {
+  it('names the process at the other end of a unix socket', async () => {
+    await withFolder(async (folder) => {
+      const path = join(folder, 'socket')
+      const server = createServer().listen(path)
+      await new Promise((resolve) => server.once('listening', resolve))
+      expect(await peerOf(path)).toEqual({
+        pid: process.pid,
+        uid: process.getuid?.(),
+        gid: process.getgid?.(),
+      })
+      server.close()
+      await expect(peerOf(`${path}.missing`)).rejects.toMatchObject({ code: 'HOST_UNREACHABLE' })
+      await expect(peerOf('/'.padEnd(200, 'x'))).rejects.toMatchObject({
+        code: 'ARGUMENT_INVALID',
+      })
+    })
+  })
+})
+
+describe('versions', () => {
+  it('are those of the libraries that are loaded', () => {
+    expect(versions()).toEqual({
+      node_api: 9,
+      libnbd: expect.stringMatching(/^1\.\d+\.\d+/),
+      lz4: expect.stringMatching(/^1\.\d+\.\d+/),
+    })
+  })
+})
