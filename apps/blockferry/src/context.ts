@@ -39,12 +39,18 @@ export function printOne(context: Context, json: unknown, lines: () => string[])
 }
 
 export const printFields = (context: Context, json: unknown, fields: Field[]): void =>
-  printOne(context, json, () => fieldLines(fields))
+  printOne(context, json, () => fieldLines(fields, context.terminal.columns))
 
-/** Says on standard error that a listing was cut. */
-export function noteMore(context: Context, more: boolean, count: number): void {
-  if (!more || context.settings.quiet) return
-  context.terminal.err(`Only the first ${count} are shown; --limit shows more.\n`)
+/** The same for what a command made; only its name when asked to be quiet. */
+export const printMade = (context: Context, name: string, json: unknown, fields: Field[]): void =>
+  printOne(context, json, () =>
+    context.settings.quiet ? [name] : fieldLines(fields, context.terminal.columns),
+  )
+
+/** Says on standard error that a listing was cut where nobody asked for it. */
+export function noteMore(context: Context, more: boolean, limit: string | undefined): void {
+  if (!more || limit !== undefined || context.settings.quiet) return
+  context.terminal.err(`Only the first ${limits.listedCount} are shown; --limit shows more.\n`)
 }
 
 export function countOf(text: string | undefined): number {

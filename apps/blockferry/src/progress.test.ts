@@ -15,7 +15,7 @@ describe('newMeter', () => {
     const meter = newMeter()
     meter.line(moving(0n, 0n), 0)
     const line = meter.line(moving(25n << 20n, 20_000_000n), 1_000)
-    expect(line).toBe('web-1  moving  25 % of 100 MiB  read 19.1 MiB  20.0 MB/s  ETA 3.5 s')
+    expect(line).toBe('web-1  moving  25 % of 100 MiB  read 19.1 MiB  20.0 MB/s  ETA 3 s')
   })
 
   it('forgets what it measured when a new point is read from its start', () => {

@@ -49,9 +49,13 @@ function lineOf(run: schedule.Run, samples: Sample[]): string {
   const name = shorten(safeText(run.vmDisplayName || run.vmIdentity || run.name), 24, 'middle')
   const parts = [name, run.cancelRequested ? 'cancelling' : stateName(run)]
   const [first, last] = [samples[0], samples.at(-1)]
-  if (run.disks.length > 0 && first && last) parts.push(...measured(run, first, last))
+  if (first && last && isMeasured(run)) parts.push(...measured(run, first, last))
   return parts.join('  ')
 }
+
+/** The size of a disk is known when it was opened; one of zero bytes when it is done. */
+const isMeasured = ({ disks }: schedule.Run): boolean =>
+  disks.some(({ sizeBytes, done }) => sizeBytes > 0n || done)
 
 function measured(run: schedule.Run, first: Sample, last: Sample): string[] {
   const size = run.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0n)
@@ -61,12 +65,18 @@ function measured(run: schedule.Run, first: Sample, last: Sample): string[] {
   const elapsedMs = last.atMs - first.atMs
   if (elapsedMs <= 0 || run.state !== schedule.Run_State.MOVING) return parts
   const bytesPerMs = (last.movedBytes - first.movedBytes) / elapsedMs
-  parts.push(`${rateText(bytesPerMs)}`)
+  parts.push(rateText(bytesPerMs))
   const fractionPerMs = (last.fraction - first.fraction) / elapsedMs
   if (fractionPerMs > 0 && last.fraction < 1) {
-    parts.push(`ETA ${formatDuration(((1 - last.fraction) / fractionPerMs / 1000 + 0.5) * 1000)}`)
+    parts.push(`ETA ${etaText((1 - last.fraction) / fractionPerMs)}`)
   }
   return parts
+}
+
+/** Whole seconds: more would only flicker. */
+function etaText(ms: number): string {
+  const seconds = Math.ceil(ms / 1000)
+  return seconds < 60 ? `${seconds} s` : formatDuration(seconds * 1000)
 }
 
 /** Decimal megabytes per second, as disks and networks are sold. */

@@ -8,6 +8,7 @@ import { consistencyName, jsonLine, kindName, runJson } from './json.ts'
 import { rateText } from './progress.ts'
 import { lastPart, repositoryOf } from './resource_name.ts'
 import { safeText } from './safe_text.ts'
+import { paragraph } from './table.ts'
 
 /** Runs that go on by themselves: their names, one per line. */
 export function printQueued(context: Context, runs: schedule.Run[]): void {
@@ -43,7 +44,8 @@ function warn(context: Context, run: schedule.Run): ExitCode {
   if (run.state === schedule.Run_State.SUCCEEDED) {
     if (!settings.quiet) {
       for (const { disk, message } of run.uncoveredDisks) {
-        terminal.err(`left out: ${safeText(`${disk}: ${message}`)}\n`)
+        const text = paragraph('left out: ', `${disk}: ${message}`, terminal.columns)
+        terminal.err(`${text.join('\n')}\n`)
       }
     }
     return exitCodeOfRun(run)
@@ -76,11 +78,11 @@ function endLines(context: Context, run: schedule.Run): string[] {
         `  ${amounts(run)}`,
       ]
     default:
-      return backupLines(run)
+      return backupLines(context, run)
   }
 }
 
-function backupLines(run: schedule.Run): string[] {
+function backupLines(context: Context, run: schedule.Run): string[] {
   const vm = safeText(run.vmDisplayName || run.vmIdentity)
   const lines = [
     `Backed up ${vm} as ${lastPart(run.backup)} in repository ${repositoryOf(run.backup)}.`,
@@ -96,7 +98,8 @@ function backupLines(run: schedule.Run): string[] {
     ...pauses.map(([verb, ms]) => `${verb} ${formatDuration(ms)}`),
   ]
   if (state.length > 0) lines.push(`  ${state.join(', ')}`)
-  lines.push(...run.decisions.map((note) => `  ${safeText(decisionText(note))}`))
+  const width = context.terminal.columns
+  lines.push(...run.decisions.flatMap((note) => paragraph('  ', decisionText(note), width)))
   return lines
 }
 

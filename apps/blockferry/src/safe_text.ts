@@ -66,3 +66,17 @@ function takeColumns(characters: string[], width: number): string[] {
   })
   return end === -1 ? characters : characters.slice(0, end)
 }
+
+/** `text` in lines of at most `width` columns, broken between words; longer words stay whole. */
+export function wrapWords(text: string, width: number): string[] {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1)
+    if (last !== undefined && widthOf(last) + 1 + widthOf(word) <= width) {
+      lines[lines.length - 1] = `${last} ${word}`
+    } else {
+      lines.push(word)
+    }
+  }
+  return lines
+}

@@ -57,12 +57,20 @@ describe('tableLines', () => {
 
 describe('fieldLines', () => {
   it('lines values up and leaves empty ones out', () => {
-    const lines = fieldLines([
-      ['vm', 'web\n1'],
-      ['empty', ''],
-      ['disks', ['vda: 1', 'vdb: 2']],
-      ['none', []],
-    ])
+    const lines = fieldLines(
+      [
+        ['vm', 'web\n1'],
+        ['empty', ''],
+        ['disks', ['vda: 1', 'vdb: 2']],
+        ['none', []],
+      ],
+      80,
+    )
     expect(lines).toEqual(['vm:     web\\x0a1', 'disks:  vda: 1', '        vdb: 2'])
+  })
+
+  it('wraps long text between words, below its beginning', () => {
+    const lines = fieldLines([['note', 'one two three four five six seven']], 30)
+    expect(lines).toEqual(['note:  one two three four five', '       six seven'])
   })
 })

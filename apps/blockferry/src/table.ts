@@ -1,4 +1,4 @@
-import { safeText, shorten, widthOf } from './safe_text.ts'
+import { safeText, shorten, widthOf, wrapWords } from './safe_text.ts'
 
 export interface Column<Row> {
   title: string
@@ -73,14 +73,24 @@ function lineOf<Row>(columns: Column<Row>[], cells: string[], widths: number[]):
 /** A name and its value, or its values below each other. */
 export type Field = [name: string, value: string | string[]]
 
-/** Names and values of one thing; empty values are left out. */
-export function fieldLines(fields: Field[]): string[] {
+/** Names and values of one thing in lines of `columns`; empty values are left out. */
+export function fieldLines(fields: Field[], columns: number): string[] {
   const shown = fields.filter(([, value]) => value.length > 0)
-  const width = Math.max(0, ...shown.map(([name]) => widthOf(name)))
+  const labelWidth = Math.max(0, ...shown.map(([name]) => widthOf(name))) + 1 + gap
   return shown.flatMap(([name, value]) =>
-    [value].flat().map((line, index) => {
+    [value].flat().flatMap((text, index) => {
       const label = index === 0 ? `${name}:` : ''
-      return `${label.padEnd(width + 1)}  ${safeText(line)}`
+      return paragraph(label.padEnd(labelWidth), text, columns)
     }),
+  )
+}
+
+const proseWidthMin = 20
+
+/** Text for people behind `head`, wrapped between words; further lines stand below the first. */
+export function paragraph(head: string, text: string, columns: number): string[] {
+  const width = Math.max(proseWidthMin, columns - widthOf(head))
+  return wrapWords(safeText(text), width).map(
+    (line, index) => (index === 0 ? head : ' '.repeat(widthOf(head))) + line,
   )
 }

@@ -57,7 +57,10 @@ const leftText = (runs: schedule.Run[]): string =>
 async function cancelRun(context: Context, name: string): Promise<void> {
   const { terminal, services, settings } = context
   if (!settings.quiet) {
-    terminal.err(`\nCancelling ${lastPart(name)}; press Ctrl-C again to leave without waiting.\n`)
+    // The line of progress and the terminal's ^C stay above.
+    const head = terminal.errIsTerminal ? '\n' : ''
+    const text = `Cancelling ${lastPart(name)}; press Ctrl-C again to leave without waiting.`
+    terminal.err(`${head}${text}\n`)
   }
   try {
     await services.schedule.cancelRun({ name })

@@ -92,7 +92,7 @@ function listVerb(command: Command, outcome: Outcome): Command {
     const filter = { vm: vm ?? options.vm ?? '', repository: options.repository ?? '' }
     const { items, more } = await listBackups(context.services, filter, count)
     printRows(context, items, columns, plainJson, 'No backups. `blockferry backup VM` makes one.')
-    noteMore(context, more, count)
+    noteMore(context, more, options.limit)
   })
 }
 

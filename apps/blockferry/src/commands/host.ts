@@ -3,7 +3,7 @@ import { randomHex } from '@blockferry/core'
 import type { snapshot } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
-import { printFields, printRows } from '../context.ts'
+import { printFields, printMade, printRows } from '../context.ts'
 import { usageError } from '../failure.ts'
 import { plainJson } from '../json.ts'
 import { fullName, lastPart } from '../resource_name.ts'
@@ -40,7 +40,8 @@ export function addHostCommands(program: Command, outcome: Outcome): void {
     const added = { name: '', platform: platformOf(options) }
     const request = { hostId, host: added, requestId: randomHex(8) }
     const answer = await context.services.snapshot.createHost(request)
-    if (answer.host) printFields(context, hostJson(answer.host), fieldsOf(answer.host))
+    const made = answer.host
+    if (made) printMade(context, made.name, hostJson(made), fieldsOf(made))
   })
   const list = host.command('list').description('list hosts')
   examples(list, 'blockferry host list')

@@ -2,7 +2,7 @@ import { formatDuration, randomHex } from '@blockferry/core'
 import { backup, msFromDuration, type schedule } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
-import { type Context, printFields, printRows } from '../context.ts'
+import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { worstOf } from '../exit_code.ts'
 import { usageError } from '../failure.ts'
 import { levelName, plainJson } from '../json.ts'
@@ -154,7 +154,7 @@ function addRun(policy: Command, outcome: Outcome): void {
 }
 
 const print = (context: Context, policy: schedule.Policy): void =>
-  printFields(context, plainJson(policy), [
+  printMade(context, policy.name, plainJson(policy), [
     ['policy', lastPart(policy.name)],
     ['vms', policy.vms],
     ['repository', lastPart(policy.repository)],

@@ -3,7 +3,7 @@ import { formatBytes, randomHex } from '@blockferry/core'
 import type { catalog } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
-import { type Context, printFields, printRows } from '../context.ts'
+import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { plainJson } from '../json.ts'
 import { fullName, lastPart } from '../resource_name.ts'
 import { listed } from '../services.ts'
@@ -82,7 +82,7 @@ async function enter(
 }
 
 const print = (context: Context, repository: catalog.Repository): void =>
-  printFields(context, plainJson(repository), [
+  printMade(context, repository.name, plainJson(repository), [
     ['repository', lastPart(repository.name)],
     ['folder', repository.folder],
     ['id', repository.repositoryId],

@@ -55,7 +55,7 @@ function listVerb(command: Command, outcome: Outcome): Command {
       return { items: answer.runs, nextPageToken: answer.nextPageToken }
     })
     printRows(context, items, columns, runJson, 'No runs.')
-    noteMore(context, more, count)
+    noteMore(context, more, options.limit)
   })
 }
 

@@ -56,7 +56,7 @@ async function listVms(context: Context, options: ListOptions): Promise<void> {
     )
   }
   printRows(context, items, columns, vmJson, 'No VMs. `blockferry host add` says where they are.')
-  noteMore(context, more, count)
+  noteMore(context, more, options.limit)
 }
 
 const sizeOf = (vm: snapshot.Vm): bigint =>
