@@ -6,7 +6,7 @@ import { asBackupError } from '@blockferry/errors'
 import { openPool } from '@blockferry/postgres'
 import { snapshot } from '@blockferry/proto'
 import { type RunningService, serve } from '@blockferry/rpc'
-import { type SnapshotSettings, snapshotConfig } from './config.ts'
+import type { SnapshotConfig } from './config.ts'
 import { Drivers } from './drivers.ts'
 import { HostMemory } from './host_memory.ts'
 import { installationTag } from './installation.ts'
@@ -16,8 +16,7 @@ import { snapshotHandlers } from './service.ts'
 import { Store } from './store.ts'
 
 /** Starts the service; disposing of the answer stops it in order. */
-export async function startSnapshot(settings: SnapshotSettings): Promise<RunningService> {
-  const config = snapshotConfig(settings)
+export async function startSnapshot(config: SnapshotConfig): Promise<RunningService> {
   const log = newLog('snapshot', config.logLevel)
   await using parts = new AsyncDisposableStack()
   const tag = await installationTag(config.stateFolder)

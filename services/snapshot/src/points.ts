@@ -82,28 +82,26 @@ export class Points {
 
   /** Errors: POINT_NOT_FOUND. */
   async hold(pointId: string, leaseMs: number, signal: AbortSignal): Promise<void> {
-    const held = this.#held.get(pointId) ?? (await this.#adopt(pointId, signal))
+    const held = await this.#holderOf(pointId, signal)
     held.leaseEndsMs = monotonicMs() + leaseMs
   }
 
   /** Errors: POINT_NOT_FOUND, POINT_LOST, POINT_BROKEN, IMAGE_CHANGED, DISK_REMOVED. */
   async confirm(pointId: string, signal: AbortSignal): Promise<void> {
-    const held = this.#held.get(pointId) ?? (await this.#adopt(pointId, signal))
+    const held = await this.#holderOf(pointId, signal)
     await held.driver.confirmPoint(pointId, signal)
   }
 
   /** Idempotent; not cancelled by its caller, since half a release helps nobody. */
-  async release(pointId: string, outcome: Outcome): Promise<void> {
-    await this.#beginning.get(pointId)?.catch(() => {})
+  release(pointId: string, outcome: Outcome): Promise<void> {
     const running = this.#releasing.get(pointId)
-    if (running) return await running
-    const releasing = this.#release(pointId, outcome)
+    if (running) return running
+    const beginning = this.#beginning.get(pointId)?.catch(() => {})
+    const releasing = Promise.resolve(beginning)
+      .then(() => this.#release(pointId, outcome))
+      .finally(() => this.#releasing.delete(pointId))
     this.#releasing.set(pointId, releasing)
-    try {
-      await releasing
-    } finally {
-      this.#releasing.delete(pointId)
-    }
+    return releasing
   }
 
   /** What exists now on every host that answers. */
@@ -148,11 +146,13 @@ export class Points {
     this.#held.set(pointId, { host, driver, taken, leaseEndsMs: monotonicMs() + leaseMs })
   }
 
-  async #adopt(pointId: string, signal: AbortSignal): Promise<Held> {
-    const found = (await this.find(signal)).find(
-      ({ point }) => point.ours && point.pointId === pointId,
-    )
-    if (!found) throw pointNotFound(pointId)
+  /** Who holds it now; after a restart, whoever asks. Errors: POINT_NOT_FOUND. */
+  async #holderOf(pointId: string, signal: AbortSignal): Promise<Held> {
+    const known = this.#held.get(pointId)
+    const found = known ?? (await this.#findOurs(pointId, signal))[0]
+    // One that is just being removed cannot be held any more.
+    if (!found || this.#releasing.has(pointId)) throw pointNotFound(pointId)
+    if (known) return known
     const { host, driver } = found
     const leaseEndsMs = monotonicMs() + this.#limits.leaseMs
     const held: Held = { host, driver, taken: null, leaseEndsMs }
@@ -181,6 +181,10 @@ export class Points {
   async #holdersOf(pointId: string, signal: AbortSignal) {
     const held = this.#held.get(pointId)
     if (held) return [held]
+    return await this.#findOurs(pointId, signal)
+  }
+
+  async #findOurs(pointId: string, signal: AbortSignal): Promise<FoundOnHost[]> {
     const found = await this.find(signal)
     return found.filter(({ point }) => point.ours && point.pointId === pointId)
   }

@@ -41,7 +41,11 @@ export class Reaper implements AsyncDisposable {
     const orphans = found.filter(({ point }) => point.ours && !this.#points.isHeld(point.pointId))
     const ids = new Set(orphans.map(({ point }) => point.pointId))
     for (const id of this.#orphanSinceMs.keys()) if (!ids.has(id)) this.#orphanSinceMs.delete(id)
-    for (const orphan of orphans) if (this.#isDue(orphan)) await this.#remove(orphan)
+    for (const orphan of orphans) {
+      // Its run may have come back while another one was removed.
+      const isHeld = this.#points.isHeld(orphan.point.pointId)
+      if (!isHeld && this.#isDue(orphan)) await this.#remove(orphan)
+    }
   }
 
   #isDue({ point }: FoundOnHost): boolean {

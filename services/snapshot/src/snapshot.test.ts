@@ -11,7 +11,7 @@ import { launchPostgres, openPool, type RunningPostgres } from '@blockferry/post
 import { backup, durationFromMs, snapshot } from '@blockferry/proto'
 import { connect, type RpcClient, type RunningService } from '@blockferry/rpc'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import type { SnapshotSettings } from './config.ts'
+import { type SnapshotSettings, snapshotConfig } from './config.ts'
 import { startSnapshot } from './main.ts'
 
 const repositoryId = '0'.repeat(32)
@@ -41,9 +41,9 @@ beforeEach(async () => {
     stateFolder: join(home, 'state'),
     databaseUrl: database.url,
     logLevel: 'silent',
-    limits: { reapIntervalMs: 50, leaseMs: 400 },
+    limits: { reapIntervalMs: 50, leaseMs: 1_500 },
   }
-  service = await startSnapshot(settings)
+  service = await startSnapshot(snapshotConfig(settings))
   client = connect('snapshot', snapshot.SnapshotServiceService, service.address)
 })
 
@@ -233,8 +233,9 @@ describe('points', () => {
     await image('a/d.raw')
     await image('b/d.raw')
     await createHost('h')
-    const [held, left] = [await begin('a'), await begin('b')]
-    for (let round = 0; round < 20; round++) {
+    const left = await begin('b')
+    const held = await begin('a')
+    for (let round = 0; round < 50; round++) {
       await client.holdPoint({ pointId: held.pointId })
       await sleep(50)
     }
@@ -285,7 +286,7 @@ describe('a restart of the service', () => {
     await stopService()
     const program = `
       import { startSnapshot } from ${JSON.stringify(join(import.meta.dirname, 'main.ts'))}
-      await startSnapshot(${JSON.stringify(settings)})
+      await startSnapshot(${JSON.stringify(snapshotConfig(settings))})
       console.log('up')`
     const child = spawn(
       process.execPath,
@@ -318,7 +319,7 @@ describe('a restart of the service', () => {
     await kill(child)
     await waitFor(async () => (await findStorageDaemons(home)).length === 0)
     expect(await journal()).toBe('stop\n')
-    service = await startSnapshot(settings)
+    service = await startSnapshot(snapshotConfig(settings))
     expect(await points()).toMatchObject([{ pointId: point.pointId, ours: true, held: false }])
     await waitFor(async () => (await points()).length === 0)
     expect(await journal()).toBe('stop\nstart\n')
@@ -330,9 +331,9 @@ describe('a restart of the service', () => {
     const child = await startProcess()
     const { pointId } = await begin('web', { leaseDuration: durationFromMs(60_000) })
     await kill(child)
-    service = await startSnapshot(settings)
+    service = await startSnapshot(snapshotConfig(settings))
     await client.holdPoint({ pointId, leaseDuration: durationFromMs(60_000) })
-    await sleep(1_000)
+    await sleep(2_500)
     expect(await points()).toMatchObject([{ pointId, held: true }])
     expect(await reasonOf(client.confirmPoint({ pointId }))).toBe('POINT_LOST')
     await client.releasePoint({ pointId, outcome: snapshot.PointOutcome.DROPPED })
@@ -345,7 +346,7 @@ describe('a restart of the service', () => {
     await begin('web', { leaseDuration: durationFromMs(60_000) })
     await kill(child)
     const nowhere = 'postgresql://nobody@127.0.0.1:1/none'
-    service = await startSnapshot({ ...settings, databaseUrl: nowhere })
+    service = await startSnapshot(snapshotConfig({ ...settings, databaseUrl: nowhere }))
     await waitFor(async () => (await journal()) === 'stop\nstart\n')
     expect((await listVms()).vms).toHaveLength(1)
     expect(await reasonOf(createHost('b'))).toBe('DATABASE_UNREACHABLE')
@@ -362,8 +363,10 @@ describe('a restart of the service', () => {
     await hookedVm()
     const { pointId } = await begin('web', { leaseDuration: durationFromMs(60_000) })
     await writeFile(join(settings.stateFolder, 'installation.json'), '{"tag":"ffffff"}')
-    const other = await startSnapshot({ ...settings, address: `unix:${join(home, 'other.sock')}` })
-    await sleep(1_000)
+    const other = await startSnapshot(
+      snapshotConfig({ ...settings, address: `unix:${join(home, 'other.sock')}` }),
+    )
+    await sleep(2_500)
     await other[Symbol.asyncDispose]()
     await client.confirmPoint({ pointId })
     expect(await points()).toMatchObject([{ pointId, ours: true, held: true }])

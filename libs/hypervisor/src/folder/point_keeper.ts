@@ -86,10 +86,11 @@ export class PointKeeper implements AsyncDisposable {
   async confirm(pointId: string): Promise<void> {
     const file = await this.#find(pointId)
     if (!file?.point) throw pointLost(pointId, 'it was released')
-    for (const state of file.states) await assertUnchanged(state)
+    // First, since a daemon that ends writes its bitmaps, which changes the image.
     const known = this.#daemons.get(pointId)
     const alive = known ? known.alive : (await this.#daemonsOf(pointId)).length > 0
     if (!alive) throw pointLost(pointId, 'the storage daemon that held its images ended')
+    for (const state of file.states) await assertUnchanged(state)
   }
 
   /** Idempotent; callers that come at the same time share one release. */
