@@ -78,6 +78,7 @@ async function prepareScript(
     vmName: vmDisplayName,
     backupId: manifest.backup_id,
     vmConfigJson,
+    disks: manifest.disks.map(({ disk_id }) => disk_id),
     images: images.map(({ disk, path, format }) => ({ disk: disk.id, path, format })),
   })
   return text === null ? null : await ScriptFile.prepare(scriptPath, text, sessionId)

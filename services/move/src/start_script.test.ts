@@ -37,6 +37,7 @@ function argumentsOf({ commandLine, diskFiles, images }: Want, more: string[] = 
       commandLine: [program, ...commandLine],
       diskFiles,
     }),
+    disks: Object.keys(diskFiles),
     images: images ?? restored('qcow2'),
   })
   if (text === null) throw new Error('no script')
@@ -193,8 +194,23 @@ describe('start script', () => {
     )
   })
 
+  it('does not start when a restored disk has no place in the command line', () => {
+    const text = startScript({
+      scriptPath: '/x/start.sh',
+      vmName: odd,
+      backupId: 'b',
+      vmConfigJson: JSON.stringify({
+        commandLine: ['qemu', '-drive', 'file=/vm/a'],
+        diskFiles: {},
+      }),
+      disks: ['a'],
+      images: [raw('a')],
+    })
+    expect(text).toMatch(/^exit 1$/m)
+  })
+
   it('makes none for a machine without command line', () => {
-    const request = { scriptPath: '/x/start.sh', vmName: odd, backupId: 'b', images: [] }
+    const request = { scriptPath: '/x/start.sh', vmName: odd, backupId: 'b', disks: [], images: [] }
     for (const vmConfigJson of [
       '',
       '{}',

@@ -13,6 +13,9 @@ export interface ScriptRequest {
   backupId: string
   /** Backup.vm_config_json. */
   vmConfigJson: string
+  /** Every disk of the backup. */
+  disks: string[]
+  /** Those that are restored. */
   images: PlacedImage[]
 }
 
@@ -35,7 +38,8 @@ export function startScript(request: ScriptRequest): string | null {
   }
   const options = optionsOf(parameters, new Set(Object.values(config.diskFiles)))
   const placed = placeDisks(options, images)
-  const missing = Object.keys(config.diskFiles).filter((disk) => !placed.has(disk))
+  const needed = new Set([...request.disks, ...Object.keys(config.diskFiles)])
+  const missing = [...needed].filter((disk) => !placed.has(disk))
   const names = new OwnNames()
   const kept = options.filter((option) => ownPlace(option, names))
   return scriptText(request, program, kept, missing)
@@ -198,7 +202,7 @@ ${missing.length > 0 ? refusal(missing) : ''}exec ${[quote(program), ...lines, '
 
 /** The original's disks must not be started by accident. */
 const refusal = (missing: string[]): string =>
-  `echo ${quote(`not started: these disks were not restored, and the command below still names the original images: ${missing.join(', ')}; edit this script`)} >&2
+  `echo ${quote(`not started: these disks were not restored, or are not on the command line that the machine was started with: ${missing.join(', ')}; the command below may still name original images, edit it`)} >&2
 exit 1
 `
 
