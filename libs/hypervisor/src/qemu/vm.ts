@@ -186,8 +186,14 @@ async function readDiskId(qmp: Qmp, frontend: Frontend, format: BlockNode): Prom
 
 function configOf(process: QemuProcess | null, disks: QemuDisk[]): VmConfig {
   const commandLine = process?.commandLine ?? []
+  // As it is, with QEMU's doubled commas, or as JSON.
+  const formsOf = (location: string): string[] => [
+    location,
+    location.replaceAll(',', ',,'),
+    JSON.stringify(location).slice(1, -1),
+  ]
   const named = disks.filter(({ location }) =>
-    commandLine.some((argument) => argument.includes(location)),
+    commandLine.some((argument) => formsOf(location).some((form) => argument.includes(form))),
   )
   return {
     driver: 'qemu',
