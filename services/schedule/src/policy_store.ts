@@ -38,7 +38,8 @@ export class PolicyStore {
         `INSERT INTO schedule.policies
            (name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused, next_run_time)
          VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8,
-           CASE WHEN NOT $8 THEN date_trunc('milliseconds', now()) + $5::bigint * interval '1 millisecond' END)
+           CASE WHEN NOT $8 THEN
+             date_trunc('milliseconds', now()) + $5::bigint * interval '1 millisecond' END)
          RETURNING ${columns}`,
         [name, requestId, ...valuesOf(set)],
       )

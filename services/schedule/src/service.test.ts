@@ -1,5 +1,5 @@
 import { schedule } from '@blockferry/proto'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { newRequestId } from './doubles.ts'
 import { ended, Site } from './site.ts'
 
@@ -9,13 +9,14 @@ let client: Awaited<ReturnType<Site['schedule']>>
 
 beforeAll(async () => {
   site = await Site.open()
-})
-afterAll(() => site?.close())
-beforeEach(async () => {
   await site.begin()
   client = await site.schedule()
 })
-afterEach(() => site.end())
+afterAll(async () => {
+  await site?.end()
+  await site?.close()
+})
+afterEach(() => site.forget())
 
 const backup = (given: object = {}) =>
   schedule.StartBackupRequest.fromPartial({ vm: 'vm1', ...given })

@@ -67,7 +67,15 @@ export class Site {
     for (const service of [...this.services]) await service[Symbol.asyncDispose]()
     this.services.clear()
     for (const part of [...this.parts.keys()]) await this.stop(part)
+    await this.forget()
+  }
+
+  /** Forgets all runs and VMs but `vm1`, with the services left running. */
+  async forget(): Promise<void> {
     await this.pool.query('TRUNCATE schedule.runs, schedule.policies, schedule.incarnations')
+    this.world.vms.clear()
+    this.world.addVm('vm1')
+    this.world.movingMs = 50
   }
 
   async close(): Promise<void> {
