@@ -26,8 +26,8 @@ class Channel {
   // Blocks [first_block, end_block) are those of the base.
   virtual Status Keep(uint64_t first_block, uint64_t end_block) = 0;
 
-  // Bytes that were read from the source since the last call. The target counts them, so
-  // that a run that continues after a crash knows the sum.
+  // Bytes that were read from the source for the blocks since the last call. The target
+  // counts them, so that a run that continues after a crash knows the sum.
   virtual void CountRead(uint64_t bytes) = 0;
 
   // Everything was sent; returns the root of the disk's map, absent without data.

@@ -22,9 +22,9 @@ Status MoveData(const Line& line, const BlockRun& run, Bytes bytes) {
   for (uint64_t index = run.first_block; index < run.end_block; ++index) {
     const Bytes plain = bytes.first(std::min<size_t>(kBlockSize, bytes.size()));
     bytes = bytes.subspan(plain.size());
-    // Block by block, so that a checkpoint between two of them counts what it covers.
-    line.channel->CountRead(plain.size());
     RETURN_IF_ERROR(MoveBlock(line, index, plain));
+    // Only now: a checkpoint that is taken within the block begins with it again.
+    line.channel->CountRead(plain.size());
   }
   return Status();
 }
