@@ -1,7 +1,6 @@
 // The NBD server inside QEMU. There is one per QEMU and no way to ask whose it is, so
 // a leftover of ours is known by the socket file that the QEMU process listens on.
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
-import { openUnixSocket } from '../qmp.ts'
 
 /** The socket files below `folder` on which the process listens. */
 export async function socketsServedBy(pid: number, folder: string): Promise<string[]> {
@@ -26,13 +25,13 @@ export async function socketsServedBy(pid: number, folder: string): Promise<stri
   return served.filter((path) => path !== undefined)
 }
 
-/** Whether any process listens on the socket file. */
+/** Whether any process listens on the socket file; asking the kernel does not disturb it. */
 export async function isListened(socketPath: string): Promise<boolean> {
-  try {
-    const socket = await openUnixSocket(socketPath, 1_000)
-    socket.destroy()
-    return true
-  } catch {
-    return false
-  }
+  const table = await readFile('/proc/net/unix', 'utf8').catch(() => '')
+  return table.split('\n').some((line) => {
+    const [, , , flags, , , , path] = line.trim().split(/\s+/)
+    return path === socketPath && flags === acceptsConnections
+  })
 }
+
+const acceptsConnections = '00010000'
