@@ -18,6 +18,9 @@ import { parseVmFile, type VmFile, VmFileInvalid } from './vm_file.ts'
 const vmFileName = 'vm.yaml'
 const yamlBytesMax = 256 * 1024
 const diskExtensions = ['.raw', '.img', '.qcow2', '.vmdk', '.vhd', '.vhdx', '.vdi', '.qed']
+// What a restore in place leaves beside an image: the one it replaced, and, while it works, the new
+// one. Neither is a disk of the machine.
+const restoreLeftover = /\.before-\d{8}-\d{6}-[0-9a-f]{6}$|^\..*\.part$/
 // Firmware variables, logs and scripts are smaller, disks are not.
 const reportedBytesMin = 1024 * 1024
 const emptyVmFile: VmFile = { id: null, name: null, disks: null, stop: null, start: null }
@@ -88,6 +91,7 @@ async function findEveryImage(folder: string, entries: Dirent[], root: string) {
   const wanted: ImageWanted[] = []
   const others: ImageFinding[] = []
   for (const { name } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (restoreLeftover.test(name)) continue
     const path = join(folder, name)
     const found = await stat(path).catch(() => null)
     if (found && !found.isFile()) continue
