@@ -3,7 +3,7 @@ import { BackupError, type Decision } from '@blockferry/errors'
 import type { move, schedule, snapshot } from '@blockferry/proto'
 import type { ScheduleLimits } from './config.ts'
 import { hasReason } from './patience.ts'
-import type { Plan, RunRow, State } from './run_row.ts'
+import type { Plan, RunRow, ShownRow, State } from './run_row.ts'
 import { stateWord } from './run_row.ts'
 import type { RunChange, RunStore } from './run_store.ts'
 
@@ -120,14 +120,16 @@ export class HeldRun {
     this.writing = saving
     const row = await saving
     if (!row) return false
-    this.current = { ...row, detail: this.current.detail }
+    const { plan, detail, point: pointBefore } = this.current
+    const point = change.point === undefined ? pointBefore : change.point
+    this.current = { ...row, plan, detail, point }
     if (row.state !== before) {
       this.log.info({ from: stateWord(before), to: stateWord(row.state) }, 'run moves on')
     }
     return true
   }
 
-  private async writeOnce(change: RunChange, unlessCancelled: boolean): Promise<RunRow | null> {
+  private async writeOnce(change: RunChange, unlessCancelled: boolean): Promise<ShownRow | null> {
     const { id, tokenNumber } = this.current
     for (;;) {
       this.left.throwIfAborted()

@@ -1,4 +1,3 @@
-import { argumentInvalid, BackupError } from '@blockferry/errors'
 import { backup as proto, type snapshot } from '@blockferry/proto'
 import type { HeldRun } from './held_run.ts'
 import { patiently } from './patience.ts'
@@ -103,17 +102,4 @@ export async function decideLevel(run: HeldRun, history: History): Promise<void>
       `repository ${run.row.repository} has no full of this VM: everything allocated is read`,
     )
   }
-}
-
-/** Refuses a list of changed blocks that counts from a backup which is not there. */
-export function checkSuppliedBase(backups: Backup[], baseBackup: string, field: string): void {
-  if (baseBackup === '') {
-    throw argumentInvalid(field, '', 'name the backup that the supplied changes count from')
-  }
-  if (backups.some((backup) => backupIdOf(backup) === baseBackup)) return
-  throw new BackupError(
-    'BASE_MISSING',
-    `use supplied changes since backup ${baseBackup}: the repository has no such backup of this VM; list its backups and name one of them`,
-    { base: baseBackup },
-  )
 }

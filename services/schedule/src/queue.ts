@@ -3,16 +3,16 @@
 import { newRunId, wallMs } from '@blockferry/core'
 import { argumentInvalid, asBackupError, BackupError, isReason } from '@blockferry/errors'
 import { type catalog, type backup as proto, schedule, snapshot } from '@blockferry/proto'
-import { checkSuppliedBase } from './history.ts'
 import { errorOf } from './holder.ts'
 import { isSilence } from './patience.ts'
 import type { PolicyRow } from './policy_store.ts'
 import { checkBackupName } from './request_field.ts'
 import { planRestore } from './restore_plan.ts'
 import { hostOf } from './run.ts'
-import { Kind, type RunRow, State } from './run_row.ts'
+import { Kind, type ShownRow, State } from './run_row.ts'
 import type { NewRun, RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
+import { checkSuppliedBase, nameDisks } from './supplied_changes.ts'
 
 type Backup = proto.Backup
 
@@ -32,14 +32,17 @@ export class Queue {
     request: schedule.StartBackupRequest,
     requestKey: string | null,
     policy = '',
-  ): Promise<RunRow> {
+  ): Promise<ShownRow> {
     const known = await this.known(requestKey)
     if (known) return known
     const repository = await this.repository(request.repository)
     const vm = request.images.length > 0 ? imagesVm(request.vm) : await this.vm(request.vm)
     if (request.suppliedChanges.length > 0) {
       const backups = await this.manifests(repository.folder, vm.identity)
-      checkSuppliedBase(backups, request.baseBackup, 'base_backup')
+      checkSuppliedBase(backups, request.baseBackup)
+      // The disks of images are known when the point is taken.
+      const disks = vm.disks.map(({ disk }) => disk)
+      if (disks.length > 0) nameDisks(request.suppliedChanges, disks)
     }
     const id = newRunId(wallMs())
     return await this.store.insert({
@@ -63,8 +66,8 @@ export class Queue {
    * One run per VM of a policy. A VM that cannot be backed up gets a run that has failed, so that
    * it is seen. `occasion` makes it safe to repeat; throws only when another service is silent.
    */
-  async policy(policy: PolicyRow, occasion: string | null): Promise<RunRow[]> {
-    const runs: RunRow[] = []
+  async policy(policy: PolicyRow, occasion: string | null): Promise<ShownRow[]> {
+    const runs: ShownRow[] = []
     for (const vm of policy.vms) {
       const requestKey = occasion === null ? null : `${occasion}/${vm}`
       const request = schedule.StartBackupRequest.fromPartial({
@@ -91,7 +94,7 @@ export class Queue {
     requestKey: string | null,
     policy: string,
     failure: BackupError,
-  ): Promise<RunRow> {
+  ): Promise<ShownRow> {
     return this.store.insert({
       ...newRun(newRunId(wallMs()), requestKey, Kind.BACKUP, request.repository),
       state: State.FAILED,
@@ -102,7 +105,10 @@ export class Queue {
   }
 
   /** REQUIRES: the fields of `request` are checked. */
-  async restore(request: schedule.StartRestoreRequest, requestKey: string | null): Promise<RunRow> {
+  async restore(
+    request: schedule.StartRestoreRequest,
+    requestKey: string | null,
+  ): Promise<ShownRow> {
     const known = await this.known(requestKey)
     if (known) return known
     const { repository, backup } = await this.backupOf(request.backup)
@@ -125,7 +131,7 @@ export class Queue {
   }
 
   /** REQUIRES: the fields of `request` are checked. */
-  async verify(request: schedule.StartVerifyRequest, requestKey: string | null): Promise<RunRow> {
+  async verify(request: schedule.StartVerifyRequest, requestKey: string | null): Promise<ShownRow> {
     const known = await this.known(requestKey)
     if (known) return known
     const { repository, backup } = await this.backupOf(request.backup)
@@ -208,7 +214,7 @@ export class Queue {
     return backups
   }
 
-  private known(requestKey: string | null): Promise<RunRow | null> {
+  private known(requestKey: string | null): Promise<ShownRow | null> {
     return requestKey === null ? Promise.resolve(null) : this.store.ofRequest(requestKey)
   }
 }

@@ -239,6 +239,8 @@ describe('a backup run', () => {
     const sent = [...site.world.sessions.values()].at(-1)?.request
     expect(sent?.suppliedChanges).toEqual([{ ...suppliedChanges[0], disk: 'disk0' }])
     expect(sent?.backup?.baseBackup).toBe(base)
+    const wrong = request({ baseBackup: base, suppliedChanges: [{ disk: 'x', extents: [] }] })
+    await expect(client.startBackup(wrong)).rejects.toMatchObject({ reason: 'DISK_NOT_FOUND' })
     const missing = client.startBackup(request({ baseBackup: 'nothing', suppliedChanges }))
     await expect(missing).rejects.toMatchObject({ reason: 'BASE_MISSING' })
   })

@@ -2,7 +2,7 @@
 // it is done: after a crash the row and the repository say how far it came, and the same function
 // runs again.
 import { newPointId } from '@blockferry/core'
-import { argumentInvalid, BackupError } from '@blockferry/errors'
+import { BackupError } from '@blockferry/errors'
 import type { move, backup as proto, snapshot } from '@blockferry/proto'
 import { programVersion } from './config.ts'
 import { type HeldPoint, releasePoint, takeSnapshot } from './held_point.ts'
@@ -13,6 +13,7 @@ import { hasReason, patiently } from './patience.ts'
 import { State, sessionIdOf } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
+import { nameDisks } from './supplied_changes.ts'
 
 type Backup = proto.Backup
 
@@ -26,10 +27,16 @@ export async function runBackup(run: HeldRun, means: Means, signal: AbortSignal)
   const { services } = means
   const history = await readHistory(services.move, run, signal) // the repository is the truth
   const committed = ownBackup(history, run.id) // by an earlier life of this run
-  if (committed) await releasePoint(services.snapshot, run, committed.pointId, true)
-  else await decideLevel(run, history)
-  const backup = committed ?? (await makeBackup(run, means, history, signal))
+  const backup = committed
+    ? await releaseCommitted(run, services, committed)
+    : await makeBackup(run, means, history, signal)
   await recordBackup(services.catalog, run, backup, signal)
+  return backup
+}
+
+async function releaseCommitted(run: HeldRun, services: Services, backup: Backup): Promise<Backup> {
+  await run.enter(State.RECORDING)
+  await releasePoint(services.snapshot, run, backup.pointId, true)
   return backup
 }
 
@@ -40,6 +47,7 @@ async function makeBackup(
   history: History,
   signal: AbortSignal,
 ): Promise<Backup> {
+  await decideLevel(run, history)
   for (;;) {
     try {
       return await backUpPoint(run, means, history, signal)
@@ -73,6 +81,7 @@ async function backUpPoint(
     await held.confirm(signal)
     const backup = await commitBackup(run, means, held, history, signal)
     held.keep()
+    await run.enter(State.RECORDING)
     return backup
   } catch (thrown) {
     const told = await held.explain(thrown, signal)
@@ -163,19 +172,12 @@ function manifestOf(
 /** `hosts/a/vms/b` → `hosts/a`; empty for images that belong to no host. */
 export const hostOf = (vmName: string): string => /^hosts\/[^/]+/.exec(vmName)?.[0] ?? ''
 
-// An entry without a disk's name stands for the only disk.
 async function nameSuppliedChanges(
   run: HeldRun,
   point: snapshot.Point,
 ): Promise<move.SuppliedChanges[]> {
-  const supplied = run.plan.backup?.suppliedChanges ?? []
-  const named = supplied.map((changes) => {
-    const [only, ...others] = point.disks
-    if (changes.disk === '' && only && others.length === 0) return { ...changes, disk: only.disk }
-    if (point.disks.some(({ disk }) => disk === changes.disk)) return changes
-    const disks = point.disks.map(({ disk }) => disk).join(', ')
-    throw argumentInvalid('supplied_changes.disk', changes.disk, `name one of the disks: ${disks}`)
-  })
+  const disks = point.disks.map(({ disk }) => disk)
+  const named = nameDisks(run.plan.backup?.suppliedChanges ?? [], disks)
   for (const { disk } of named) {
     await run.decide('CHANGED_BLOCKS_SUPPLIED', 'only blocks of the supplied list are read', disk)
   }
@@ -231,7 +233,6 @@ async function recordBackup(
   signal: AbortSignal,
 ): Promise<void> {
   const { recordMs, retryPauseMs } = run.limits
-  await run.enter(State.RECORDING)
   const recorded = { ...backup, name: run.row.detail.backup }
   try {
     await patiently(() => catalog.recordBackup({ backup: recorded }, { signal }), {

@@ -15,8 +15,8 @@ export interface Plan {
   verify?: move.StartVerifyRequest
 }
 
-/** A run as the database has it. */
-export interface RunRow {
+/** A run as the API shows it, without what only its holder needs. */
+export interface ShownRow {
   id: string
   kind: Kind
   state: State
@@ -27,10 +27,8 @@ export interface RunRow {
   vmTaken: string | null
   /** What the API shows besides the columns. */
   detail: schedule.Run
-  plan: Plan
+  /** The last one counts. */
   pointIds: string[]
-  /** The last point as the snapshot service gave it. */
-  point: snapshot.Point | null
   cancelRequested: boolean
   tokenNumber: bigint
   attemptCount: number
@@ -38,6 +36,13 @@ export interface RunRow {
   createTime: Date
   startTime: Date | null
   endTime: Date | null
+}
+
+/** All of a run. */
+export interface RunRow extends ShownRow {
+  plan: Plan
+  /** The last point as the snapshot service gave it. */
+  point: snapshot.Point | null
 }
 
 export const hasEnded = (state: State): boolean =>
@@ -48,7 +53,7 @@ export const stateWord = (state: State): string =>
   schedule.run_StateToJSON(state).replace('STATE_', '')
 
 /** The run as the API shows it. */
-export function publicRun(row: RunRow): schedule.Run {
+export function publicRun(row: ShownRow): schedule.Run {
   const times = {
     createTime: row.createTime,
     ...(row.startTime ? { startTime: row.startTime } : {}),

@@ -5,7 +5,15 @@ import { isUniqueViolation, type Pool, transaction } from '@blockferry/postgres'
 import { move, schedule, snapshot } from '@blockferry/proto'
 import type { Waiting } from './admit.ts'
 import type { Beating } from './lease.ts'
-import { hasEnded, type Kind, type Plan, type RunRow, State, stateWord } from './run_row.ts'
+import {
+  hasEnded,
+  type Kind,
+  type Plan,
+  type RunRow,
+  type ShownRow,
+  State,
+  stateWord,
+} from './run_row.ts'
 
 export interface NewRun {
   id: string
@@ -45,9 +53,10 @@ export interface RunFilter {
   offset: number
 }
 
-const columns = `run_id, kind, state, vm_identity, vm_display_name, host, repository, vm_taken, detail,
-  plan, point_ids, point, cancel_requested, token_number, attempt_count, version, create_time,
-  start_time, end_time`
+// Without plan and point, which may be large and change rarely or never.
+const shown = `run_id, kind, state, vm_identity, vm_display_name, host, repository, vm_taken, detail,
+  point_ids, cancel_requested, token_number, attempt_count, version, create_time, start_time,
+  end_time`
 
 export class RunStore {
   private readonly pool: Pool
@@ -57,13 +66,13 @@ export class RunStore {
   }
 
   /** Adds a run; a request that was seen before gets the run it made. Errors: VM_BUSY. */
-  async insert(run: NewRun): Promise<RunRow> {
+  async insert(run: NewRun): Promise<ShownRow> {
     try {
-      const { rows } = await this.pool.query<RawRun>(
+      const { rows } = await this.pool.query<RawShown>(
         `INSERT INTO schedule.runs (run_id, request_key, kind, state, ended, vm_identity,
            vm_display_name, host, repository, vm_taken, detail, plan, end_time)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-           CASE WHEN $5 THEN now() END) RETURNING ${columns}`,
+           CASE WHEN $5 THEN now() END) RETURNING ${shown}`,
         [
           run.id,
           run.requestKey,
@@ -79,7 +88,7 @@ export class RunStore {
           JSON.stringify(planToJson(run.plan)),
         ],
       )
-      return rowOf(first(rows))
+      return shownOf(first(rows))
     } catch (thrown) {
       const known = run.requestKey === null ? null : await this.ofRequest(run.requestKey)
       if (known) return known
@@ -102,40 +111,40 @@ export class RunStore {
     )
   }
 
-  async ofRequest(requestKey: string): Promise<RunRow | null> {
-    const { rows } = await this.pool.query<RawRun>(
-      `SELECT ${columns} FROM schedule.runs WHERE request_key = $1`,
+  async ofRequest(requestKey: string): Promise<ShownRow | null> {
+    const { rows } = await this.pool.query<RawShown>(
+      `SELECT ${shown} FROM schedule.runs WHERE request_key = $1`,
       [requestKey],
     )
-    return rows[0] ? rowOf(rows[0]) : null
+    return rows[0] ? shownOf(rows[0]) : null
   }
 
-  async find(id: string): Promise<RunRow | null> {
-    const { rows } = await this.pool.query<RawRun>(
-      `SELECT ${columns} FROM schedule.runs WHERE run_id = $1`,
+  async find(id: string): Promise<ShownRow | null> {
+    const { rows } = await this.pool.query<RawShown>(
+      `SELECT ${shown} FROM schedule.runs WHERE run_id = $1`,
       [id],
     )
-    return rows[0] ? rowOf(rows[0]) : null
+    return rows[0] ? shownOf(rows[0]) : null
   }
 
   /** The run when it has changed since `version`. */
-  async changedSince(id: string, version: bigint): Promise<RunRow | null> {
-    const { rows } = await this.pool.query<RawRun>(
-      `SELECT ${columns} FROM schedule.runs WHERE run_id = $1 AND version > $2`,
+  async changedSince(id: string, version: bigint): Promise<ShownRow | null> {
+    const { rows } = await this.pool.query<RawShown>(
+      `SELECT ${shown} FROM schedule.runs WHERE run_id = $1 AND version > $2`,
       [id, version],
     )
-    return rows[0] ? rowOf(rows[0]) : null
+    return rows[0] ? shownOf(rows[0]) : null
   }
 
   /** Newest first. */
-  async list({ vm, activeOnly, size, offset }: RunFilter): Promise<RunRow[]> {
-    const { rows } = await this.pool.query<RawRun>(
-      `SELECT ${columns} FROM schedule.runs
+  async list({ vm, activeOnly, size, offset }: RunFilter): Promise<ShownRow[]> {
+    const { rows } = await this.pool.query<RawShown>(
+      `SELECT ${shown} FROM schedule.runs
        WHERE ($1 = '' OR vm_identity = $1 OR vm_display_name = $1) AND NOT ($2 AND ended)
        ORDER BY create_time DESC, run_id DESC LIMIT $3 OFFSET $4`,
       [vm, activeOnly, size, offset],
     )
-    return rows.map(rowOf)
+    return rows.map(shownOf)
   }
 
   /**
@@ -159,7 +168,7 @@ export class RunStore {
            start_time = coalesce(start_time, now())
          WHERE run_id IN (SELECT run_id FROM schedule.runs WHERE run_id = ANY($2)
                           FOR UPDATE SKIP LOCKED)
-         RETURNING ${columns}`,
+         RETURNING ${shown}, plan, point`,
         [holder, chosen],
       )
       return rows.map(rowOf)
@@ -190,16 +199,16 @@ export class RunStore {
     tokenNumber: bigint,
     change: RunChange,
     unlessCancelled = false,
-  ): Promise<RunRow | null> {
+  ): Promise<ShownRow | null> {
     const ended = change.state !== undefined && hasEnded(change.state)
-    const { rows } = await this.pool.query<RawRun>(
+    const { rows } = await this.pool.query<RawShown>(
       `UPDATE schedule.runs SET state = coalesce($3, state), detail = coalesce($4, detail),
          point_ids = coalesce($5, point_ids), point = coalesce($6, point), ended = $7,
          holder = CASE WHEN $7 THEN NULL ELSE holder END,
          end_time = CASE WHEN $7 THEN now() END, version = version + 1
        WHERE run_id = $1 AND token_number = $2 AND holder IS NOT NULL
          AND NOT ($8 AND cancel_requested)
-       RETURNING ${columns}`,
+       RETURNING ${shown}`,
       [
         id,
         tokenNumber,
@@ -211,7 +220,7 @@ export class RunStore {
         unlessCancelled,
       ],
     )
-    return rows[0] ? rowOf(rows[0]) : null
+    return rows[0] ? shownOf(rows[0]) : null
   }
 
   /** Lets go of a run, so that the next claim need not wait for the lease to die. */
@@ -226,14 +235,14 @@ export class RunStore {
    * Asks a run to stop; one that nobody has begun ends at once. Null: it has ended, or its
    * backup is being committed, which cannot be taken back.
    */
-  async requestCancel(id: string, failure: schedule.RunError): Promise<RunRow | null> {
-    const { rows } = await this.pool.query<RawRun>(
+  async requestCancel(id: string, failure: schedule.RunError): Promise<ShownRow | null> {
+    const { rows } = await this.pool.query<RawShown>(
       `UPDATE schedule.runs SET cancel_requested = true, version = version + 1,
          ended = attempt_count = 0,
          state = CASE WHEN attempt_count = 0 THEN $2 ELSE state END,
          detail = CASE WHEN attempt_count = 0 THEN detail || $3::jsonb ELSE detail END,
          end_time = CASE WHEN attempt_count = 0 THEN now() END
-       WHERE run_id = $1 AND NOT ended AND state NOT IN ($4, $5) RETURNING ${columns}`,
+       WHERE run_id = $1 AND NOT ended AND state NOT IN ($4, $5) RETURNING ${shown}`,
       [
         id,
         State.CANCELLED,
@@ -242,7 +251,7 @@ export class RunStore {
         State.RECORDING,
       ],
     )
-    return rows[0] ? rowOf(rows[0]) : null
+    return rows[0] ? shownOf(rows[0]) : null
   }
 
   /**
@@ -275,7 +284,7 @@ export class RunStore {
   }
 }
 
-interface RawRun {
+interface RawShown {
   run_id: string
   kind: Kind
   state: State
@@ -285,9 +294,7 @@ interface RawRun {
   repository: string
   vm_taken: string | null
   detail: unknown
-  plan: JsonPlan
   point_ids: string[]
-  point: unknown
   cancel_requested: boolean
   token_number: bigint
   attempt_count: number
@@ -295,6 +302,11 @@ interface RawRun {
   create_time: Date
   start_time: Date | null
   end_time: Date | null
+}
+
+interface RawRun extends RawShown {
+  plan: JsonPlan
+  point: unknown
 }
 
 interface RawUnfinished {
@@ -315,7 +327,7 @@ interface JsonPlan {
   verify?: unknown
 }
 
-const rowOf = (raw: RawRun): RunRow => ({
+const shownOf = (raw: RawShown): ShownRow => ({
   id: raw.run_id,
   kind: raw.kind,
   state: raw.state,
@@ -325,9 +337,7 @@ const rowOf = (raw: RawRun): RunRow => ({
   repository: raw.repository,
   vmTaken: raw.vm_taken,
   detail: schedule.Run.fromJSON(raw.detail),
-  plan: planOf(raw.plan),
   pointIds: raw.point_ids,
-  point: raw.point === null ? null : snapshot.Point.fromJSON(raw.point),
   cancelRequested: raw.cancel_requested,
   tokenNumber: raw.token_number,
   attemptCount: raw.attempt_count,
@@ -335,6 +345,12 @@ const rowOf = (raw: RawRun): RunRow => ({
   createTime: raw.create_time,
   startTime: raw.start_time,
   endTime: raw.end_time,
+})
+
+const rowOf = (raw: RawRun): RunRow => ({
+  ...shownOf(raw),
+  plan: planOf(raw.plan),
+  point: raw.point === null ? null : snapshot.Point.fromJSON(raw.point),
 })
 
 const unfinishedOf = (raw: RawUnfinished): Unfinished => ({

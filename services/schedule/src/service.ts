@@ -23,7 +23,7 @@ import {
   refuseTwice,
   requestKey,
 } from './request_field.ts'
-import { hasEnded, publicRun, type RunRow, stateWord } from './run_row.ts'
+import { hasEnded, publicRun, type ShownRow, stateWord } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
 
 export interface ServiceParts {
@@ -137,7 +137,7 @@ function startHandlers({ queue, wake }: ServiceParts) {
 }
 
 function runHandlers({ runs, holder, limits }: ServiceParts) {
-  const find = async (name: string): Promise<RunRow> => {
+  const find = async (name: string): Promise<ShownRow> => {
     const row = await runs.find(checkName('name', name, 'runs'))
     if (row) return row
     throw notFound(name, 'list the runs')
@@ -204,7 +204,7 @@ function nextPage(rows: unknown[], size: number, offset: number): { nextPageToke
 const notFound = (name: string, advice: string): BackupError =>
   new BackupError('NOT_FOUND', `find ${name}: there is none; ${advice}`, { name })
 
-function notCancellable(row: RunRow): BackupError {
+function notCancellable(row: ShownRow): BackupError {
   const state = stateWord(row.state)
   const why = hasEnded(row.state)
     ? `it has ended (${state})`
