@@ -157,6 +157,38 @@ describe('QemuDriver', () => {
     expect(new Set(Object.values(await decisionsOf([resized])))).toEqual(new Set(['DISK_RESIZED']))
   })
 
+  it('leaves out disks that it cannot read, and says why', async () => {
+    const own = await disk('own.raw', 'raw', mebibyte)
+    const fast = await disk('fast.raw', 'raw', mebibyte)
+    const scsi = await disk('scsi.raw', 'raw', mebibyte)
+    const shared = join(folder, 'shared')
+    await mkdir(shared)
+    const [thread, ...others] = [
+      ...['iothread,id=io0', '-blockdev', `driver=file,node-name=n1,filename=${fast}`],
+      ...['-device', 'virtio-blk-pci,drive=n1,id=fast,iothread=io0'],
+      ...['-blockdev', `driver=file,node-name=n2,filename=${scsi}`],
+      ...['-device', 'virtio-scsi-pci,id=bus,iothread=io0'],
+      ...['-device', 'scsi-hd,bus=bus.0,drive=n2,id=scsi'],
+      ...['-drive', `if=none,id=folder,file=fat:rw:${shared},format=raw`],
+      ...['-device', 'ide-hd,drive=folder,id=fat'],
+    ]
+    const args = ['-uuid', uuid(1), ...virtio(own, 'raw', 'own'), '-object', thread ?? '']
+    await startMachine('a', [...args, ...others])
+    const [vm] = await driver.inventory(signal)
+    expect(vm?.disks.map(({ id }) => id)).toEqual(['dev-own'])
+    const uncovered = vm?.uncovered.map(({ id, reason }) => [id, reason])
+    expect(uncovered?.sort()).toEqual([
+      ['fast', 'DISK_NOT_COVERED'],
+      ['fat', 'DISK_FORMAT_UNSUPPORTED'],
+      ['scsi', 'DISK_NOT_COVERED'],
+    ])
+    const point = await driver.beginPoint(requestOf(), signal)
+    expect(point.disks.map(({ id }) => id)).toEqual(['dev-own'])
+    const decisions = point.decisions.map(({ decision }) => decision)
+    expect(decisions.filter((one) => one === 'DISK_NOT_COVERED')).toHaveLength(3)
+    await driver.releasePoint(point.pointId, 'dropped', signal)
+  })
+
   it('removes bitmaps of this repository only, and only those that nothing needs', async () => {
     const image = await disk('a.qcow2', 'qcow2', mebibyte)
     const socket = await startMachine('a', ['-uuid', uuid(1), ...virtio(image, 'qcow2', 'a')])

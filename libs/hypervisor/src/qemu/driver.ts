@@ -1,15 +1,10 @@
-import { mkdir } from 'node:fs/promises'
-import { asBackupError, BackupError, isReason } from '@blockferry/errors'
-import type { BeginPoint, FoundPoint, HypervisorDriver, Point, PointDisk, Vm } from '../driver.ts'
+import { mkdir, rm } from 'node:fs/promises'
+import { asBackupError, BackupError } from '@blockferry/errors'
+import type { BeginPoint, FoundPoint, HypervisorDriver, Point, Vm } from '../driver.ts'
 import { type Qmp, QmpRefusal } from '../qmp.ts'
-import {
-  bitmapActions,
-  type ChosenBase,
-  chooseBases,
-  removeBitmap,
-  staleBitmaps,
-  viewContext,
-} from './bitmaps.ts'
+import { jobOf, type Prepared, pointOf, refuse, refuseBusy } from './begin.ts'
+import { chooseBases, removeBitmap, staleBitmaps } from './bitmaps.ts'
+import { confirmExports, confirmGraph, confirmProcess } from './confirm.ts'
 import { Fleece, type FleecePlace } from './fleece.ts'
 import { BlockGraph } from './graph.ts'
 import { Guard, type OnHoldStep, undo } from './guard.ts'
@@ -20,15 +15,13 @@ import { parseTaggedName } from './names.ts'
 import {
   addExports,
   addFilters,
-  exportNameOf,
-  filterNameOf,
+  type PointNames,
   removeOldBitmaps,
   removePoint,
   removePointBitmaps,
   startServer,
 } from './point.ts'
-import { probeExport } from './probe.ts'
-import { startTicksOf } from './process.ts'
+import { isRunning } from './process.ts'
 import { type PointRecord, RunFolder } from './run_folder.ts'
 import { isListened, socketsServedBy } from './server.ts'
 import { type QemuVm, readVm } from './vm.ts'
@@ -43,8 +36,6 @@ export interface QemuDriverOptions {
   /** Told each step of the guard and its process id. */
   onHoldStep?: OnHoldStep
 }
-
-const probeMsMax = 5_000
 
 /** VMs that QEMU runs, reached by QMP. */
 export class QemuDriver implements HypervisorDriver {
@@ -78,6 +69,10 @@ export class QemuDriver implements HypervisorDriver {
     await this.#run.create()
     if (this.#fleece.folder) await mkdir(this.#fleece.folder, { recursive: true, mode: 0o700 })
     await this.#fleece.checkRoom()
+    // An attempt that a crash ended before it could return: nobody read it, nothing depends on it.
+    if ((await this.#run.pointIds(this.#fleece.folder)).has(request.pointId)) {
+      await this.releasePoint(request.pointId, 'dropped', signal)
+    }
     const found = await this.#host.find(request.vmIdentity, signal)
     refuse(found.vm)
     return await this.#monitors.alone(found.monitor, () => this.#begin(found, request, signal))
@@ -95,17 +90,17 @@ export class QemuDriver implements HypervisorDriver {
       )
     })
     return await this.#orRemove(found.monitor, request.pointId, null, async () => {
-      const job = this.#jobOf(found.monitor, prepared, request)
+      const names = this.#names(request.pointId)
+      const markPath = this.#run.markPath(request.pointId)
+      const job = jobOf(found.monitor, markPath, names, prepared, request)
       const held = await this.#hold(guard, job)
       signal.throwIfAborted()
-      const names = { tag: this.#tag, pointId: request.pointId }
       await withMonitor(found.monitor, signal, (qmp) => addExports(qmp, names, prepared.chosen))
-      const point = this.#pointOf(prepared, request, held)
-      const { process } = prepared.qemu
+      const socket = this.#run.socketPath(request.pointId)
+      const point = pointOf(prepared, names, socket, request, held)
       await this.#run.writeRecord({
         ...{ point, monitor: found.monitor, repositoryId: request.repositoryId },
-        ...{ pid: process?.pid ?? null, startTicks: process?.startTicks ?? null },
-        keptPointIds: request.keptPointIds,
+        ...{ qemu: job.qemu, keptPointIds: request.keptPointIds },
       })
       return point
     })
@@ -121,8 +116,7 @@ export class QemuDriver implements HypervisorDriver {
     }
     const chosen = chooseBases(disks, request.bases, request.repositoryId)
     await this.#startServer(qmp, qemu, request.pointId)
-    const names = { tag: this.#tag, pointId: request.pointId }
-    await addFilters(qmp, names, qemu.disks, this.#fleece)
+    await addFilters(qmp, this.#names(request.pointId), qemu.disks, this.#fleece)
     return { qemu, chosen }
   }
 
@@ -143,22 +137,6 @@ export class QemuDriver implements HypervisorDriver {
     }
   }
 
-  #jobOf(monitor: string, { qemu, chosen }: Prepared, request: BeginPoint): HoldJob {
-    const names = { tag: this.#tag, pointId: request.pointId }
-    const runs = qemu.vm.state === 'running'
-    return {
-      vmName: qemu.vm.name,
-      monitor,
-      agentSocket: request.quiesce && runs ? qemu.agentSocket : null,
-      pause: runs,
-      drives: qemu.disks.map(({ qomPath }, index) => ({
-        ...{ qomPath, node: filterNameOf(names, index) },
-      })),
-      actions: chosen.flatMap((one) => bitmapActions(one, request.repositoryId, request.pointId)),
-      markPath: this.#run.markPath(request.pointId),
-    }
-  }
-
   async #hold(guard: Guard, job: HoldJob): Promise<HoldResult> {
     try {
       return await guard.run('hold', job, this.#onHoldStep)
@@ -174,88 +152,24 @@ export class QemuDriver implements HypervisorDriver {
     }
   }
 
-  #pointOf({ qemu, chosen }: Prepared, request: BeginPoint, held: HoldResult): Point {
-    const names = { tag: this.#tag, pointId: request.pointId }
-    const socket = this.#run.socketPath(request.pointId)
-    const disks: PointDisk[] = chosen.map(({ disk, base, decisions }, index) => ({
-      id: disk.id,
-      sizeBytes: disk.sizeBytes,
-      address: { kind: 'nbd', uri: `nbd+unix:///${exportNameOf(names, index)}?socket=${socket}` },
-      changedContext: base ? viewContext(request.pointId) : null,
-      baseBackupId: base?.backupId ?? null,
-      decisions,
-    }))
-    const quiesced = quiesceDecision(qemu, request, held)
-    return {
-      pointId: request.pointId,
-      vm: qemu.vm,
-      disks,
-      consistency: quiesced.decision === 'QUIESCED' ? 'filesystem' : 'crash',
-      ...{ timeMs: held.timeMs, frozenMs: held.frozenMs, pausedMs: held.pausedMs },
-      decisions: [
-        quiesced,
-        ...(held.thawedLeftover ? [leftoverThawed(qemu.vm.name)] : []),
-        ...disksGone(qemu, request),
-        ...qemu.vm.uncovered.map(({ message }) => ({ decision: 'DISK_NOT_COVERED', message })),
-      ],
-    }
-  }
-
   async confirmPoint(pointId: string, signal: AbortSignal): Promise<void> {
     const record = await this.#run.readRecord(pointId)
     if (!record) {
       const message = `confirm point ${pointId}: it was released or never taken`
       throw new BackupError('POINT_NOT_FOUND', message, { point: pointId })
     }
-    await this.#confirmProcess(record)
+    await confirmProcess(record)
     await this.#monitors.alone(record.monitor, async () => {
       try {
-        await withMonitor(record.monitor, signal, (qmp) => this.#confirmGraph(qmp, record))
+        await withMonitor(record.monitor, signal, (qmp) => confirmGraph(qmp, this.#tag, record))
       } catch (thrown) {
         // QEMU may have ended while it was asked.
-        if (asBackupError(thrown)?.reason === 'HOST_UNREACHABLE') await this.#confirmProcess(record)
+        if (asBackupError(thrown)?.reason === 'HOST_UNREACHABLE') await confirmProcess(record)
         throw thrown
       }
     })
     const socket = this.#run.socketPath(pointId)
-    const names = { tag: this.#tag, pointId }
-    for (const [index, disk] of record.point.disks.entries()) {
-      const fault = await probeExport(socket, exportNameOf(names, index), probeMsMax)
-      if (fault === null) continue
-      await this.#confirmProcess(record)
-      const room = await this.#fleece.shownRoom()
-      const message = `read disk ${disk.id} of VM ${record.point.vm.name} at point ${pointId}: ${fault}; its fleece store filled up or stopped answering${room}, give it more room`
-      const metadata = { disk: disk.id, vm: record.point.vm.name, point: pointId, cause: fault }
-      throw new BackupError('POINT_BROKEN', message, metadata)
-    }
-  }
-
-  async #confirmProcess(record: PointRecord): Promise<void> {
-    if (record.pid === null) return
-    const startTicks = await startTicksOf(record.pid)
-    if (startTicks === record.startTicks) return
-    const { name, identity } = record.point.vm
-    const message = `VM ${name} ended while its point ${record.point.pointId} was read; the next run takes a new one`
-    throw new BackupError('VM_POWERED_OFF', message, { vm: identity, point: record.point.pointId })
-  }
-
-  async #confirmGraph(qmp: Qmp, record: PointRecord): Promise<void> {
-    const graph = await BlockGraph.read(qmp)
-    const { pointId, disks, vm } = record.point
-    const names = { tag: this.#tag, pointId }
-    for (const [index, disk] of disks.entries()) {
-      const metadata = { disk: disk.id, vm: vm.name, point: pointId }
-      const filter = filterNameOf(names, index)
-      const exported = graph.exports.some(({ id }) => id === exportNameOf(names, index))
-      if (!graph.nodes.has(filter) || !exported) {
-        const message = `disk ${disk.id} of VM ${vm.name}: point ${pointId} is no longer there; the next run takes a new one`
-        throw new BackupError('POINT_LOST', message, metadata)
-      }
-      if (!graph.frontendOn(filter)) {
-        const message = `disk ${disk.id} of VM ${vm.name} was unplugged while point ${pointId} was read; the next run leaves it out`
-        throw new BackupError('DISK_REMOVED', message, metadata)
-      }
-    }
+    await confirmExports(socket, this.#names(pointId), record, this.#fleece)
   }
 
   async releasePoint(
@@ -268,8 +182,7 @@ export class QemuDriver implements HypervisorDriver {
     const paths = record ? [record.monitor] : await this.#monitors.list()
     for (const path of paths) {
       await this.#monitors.alone(path, async () => {
-        const gone = record?.pid != null && (await startTicksOf(record.pid)) !== record.startTicks
-        if (gone) return
+        if (record?.qemu && !(await isRunning(record.qemu))) return
         await ignoreAbsent(() =>
           withMonitor(path, signal, (qmp) => this.#release(qmp, pointId, outcome, record)),
         )
@@ -292,7 +205,7 @@ export class QemuDriver implements HypervisorDriver {
   }
 
   async #removeFromQemu(qmp: Qmp, pointId: string): Promise<void> {
-    await removePoint(qmp, { tag: this.#tag, pointId })
+    await removePoint(qmp, this.#names(pointId))
     const graph = await BlockGraph.read(qmp)
     if (graph.exports.length > 0) return
     // Without a listener the server was never started, or is not ours to stop.
@@ -314,8 +227,11 @@ export class QemuDriver implements HypervisorDriver {
   /** Lets a guest go on that a crash of the guard and its starter left frozen or paused. */
   async #undoLeftHold(pointId: string): Promise<void> {
     const mark = await this.#run.readMark(pointId)
-    if (!mark || (await startTicksOf(mark.guardPid)) === mark.guardStartTicks) return
-    await undo(mark.job)
+    if (!mark || (await isRunning(mark.guard))) return
+    // A VM that was started anew since then is not held by us.
+    const { qemu } = mark.job
+    if (qemu && !(await isRunning(qemu))) await rm(mark.job.markPath, { force: true })
+    else await undo(mark.job)
   }
 
   async findPoints(signal: AbortSignal): Promise<FoundPoint[]> {
@@ -343,6 +259,10 @@ export class QemuDriver implements HypervisorDriver {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  #names(pointId: string): PointNames {
+    return { tag: this.#tag, pointId }
+  }
 
   /** When `work` fails, nothing of the point remains; the first failure is the one that counts. */
   async #orRemove<T>(
@@ -378,59 +298,4 @@ async function ignoreAbsent(work: () => Promise<void>): Promise<void> {
     const cause = asBackupError(thrown)?.metadata.cause
     if (cause !== 'ECONNREFUSED' && cause !== 'ENOENT') throw thrown
   }
-}
-
-interface Prepared {
-  qemu: QemuVm
-  chosen: ChosenBase[]
-}
-
-function refuse(vm: Vm): void {
-  if (!vm.refused) return
-  const { reason, message } = vm.refused
-  throw new BackupError(isReason(reason) ? reason : 'INTERNAL', message, { vm: vm.identity })
-}
-
-/** The VM is the lock: one point at a time, whoever took it. */
-function refuseBusy({ graph, vm }: QemuVm, ourTag: string): void {
-  const names = [...graph.nodes.keys(), ...graph.exports.map(({ id }) => id)]
-  const held = names.map(parseTaggedName).find((name) => name !== null)
-  if (!held) return
-  const owner = held.tag === ourTag ? `point ${held.pointId} of ours` : `installation ${held.tag}`
-  throw new BackupError(
-    'VM_BUSY',
-    `take a point of VM ${vm.name}: ${owner} holds it; wait for the end of that backup`,
-    { vm: vm.name, owner: held.tag, point: held.pointId },
-  )
-}
-
-function quiesceDecision(qemu: QemuVm, request: BeginPoint, held: HoldResult) {
-  const skipped = (why: string) => ({
-    decision: 'QUIESCE_SKIPPED',
-    message: `VM ${qemu.vm.name}: the file systems were not frozen: ${why}`,
-  })
-  if (!request.quiesce) return skipped('it was not asked for')
-  if (qemu.vm.state !== 'running') return skipped('the VM is paused')
-  if (qemu.agentSocket === null) return skipped('the VM has no port org.qemu.guest_agent.0')
-  if (held.quiesceSkipped) return skipped(held.quiesceSkipped)
-  return {
-    decision: 'QUIESCED',
-    message: `VM ${qemu.vm.name}: the file systems were frozen for ${Math.round(held.frozenMs)} ms`,
-  }
-}
-
-const leftoverThawed = (name: string) => ({
-  decision: 'LEFTOVER_REMOVED',
-  message: `VM ${name}: its file systems had been left frozen by a program that is gone; they were thawed first`,
-})
-
-function disksGone(qemu: QemuVm, request: BeginPoint) {
-  const here = new Set(qemu.disks.map(({ id }) => id))
-  const before = request.bases[0]?.disks ?? []
-  return before
-    .filter(({ id }) => !here.has(id))
-    .map(({ id }) => ({
-      decision: 'DISK_GONE',
-      message: `VM ${qemu.vm.name} no longer has disk ${id}, which the last backup holds`,
-    }))
 }

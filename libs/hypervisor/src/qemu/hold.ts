@@ -7,13 +7,13 @@
 //   5000 ms   at the latest: everything else is given up, resume and thaw begin
 //   6500 ms   the process that started the guard ends it and undoes the hold by another
 //   10000 ms  the promise
-import { readFileSync } from 'node:fs'
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { monotonicMs, sleep, wallMs } from '@blockferry/core'
 import { asBackupError, BackupError, type Reason } from '@blockferry/errors'
 import { Qmp } from '../qmp.ts'
 import { AgentRefusal, GuestAgent } from './agent.ts'
 import type { TransactionAction } from './bitmaps.ts'
+import { type ProcessId, startTicksOf } from './process.ts'
 
 export const freezeMsMax = 4_000
 export const undoAfterMs = 5_000
@@ -26,6 +26,7 @@ const lingerMsMax = 600_000
 export interface HoldJob {
   vmName: string
   monitor: string
+  qemu: ProcessId | null
   /** Null: do not freeze. */
   agentSocket: string | null
   /** The VM runs and has to run again; false for one that its user paused. */
@@ -59,8 +60,7 @@ type Report = (report: HoldReport) => void
 
 /** What the mark file says. */
 export interface HoldMark {
-  guardPid: number
-  guardStartTicks: string
+  guard: ProcessId
   job: HoldJob
 }
 
@@ -83,6 +83,7 @@ export async function hold(job: HoldJob, report: Report): Promise<void> {
 /** Lets a guest go on whose guard ended too early. */
 export async function undoHold(job: HoldJob, report: Report): Promise<void> {
   try {
+    await writeMark(job)
     if (job.pause) {
       await using qmp = await Qmp.connect(job.monitor)
       report({ event: 'step', step: 'resume' })
@@ -276,9 +277,8 @@ async function reachAgent(
 }
 
 async function writeMark(job: HoldJob): Promise<void> {
-  const stat = readFileSync(`/proc/${process.pid}/stat`, 'utf8')
-  const guardStartTicks = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? ''
-  const mark: HoldMark = { guardPid: process.pid, guardStartTicks, job }
+  const startTicks = (await startTicksOf(process.pid)) ?? ''
+  const mark: HoldMark = { guard: { pid: process.pid, startTicks }, job }
   await writeFile(`${job.markPath}.new`, JSON.stringify(mark), { mode: 0o600 })
   await rename(`${job.markPath}.new`, job.markPath)
 }

@@ -3,10 +3,14 @@
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 
-export interface QemuProcess {
+/** A process that no later one is taken for. */
+export interface ProcessId {
   pid: number
   /** Clock ticks from the host's boot to the start of the process. */
   startTicks: string
+}
+
+export interface QemuProcess extends ProcessId {
   commandLine: string[]
   cwd: string
 }
@@ -28,6 +32,10 @@ async function readQemuProcess(pid: number): Promise<QemuProcess | null> {
   } catch {
     return null // It ended while it was looked at.
   }
+}
+
+export async function isRunning({ pid, startTicks }: ProcessId): Promise<boolean> {
+  return (await startTicksOf(pid)) === startTicks
 }
 
 /** Null when there is no such process or it is dead and waits for its parent. */

@@ -6,12 +6,13 @@ import { join } from 'node:path'
 import type { Point } from '../driver.ts'
 import type { HoldMark } from './hold.ts'
 import { parseTaggedName, taggedName } from './names.ts'
+import type { ProcessId } from './process.ts'
 
 export interface PointRecord {
   point: Point
   monitor: string
-  pid: number | null
-  startTicks: string | null
+  /** The QEMU that the point was taken from; null when its process could not be found. */
+  qemu: ProcessId | null
   repositoryId: string
   keptPointIds: string[]
 }

@@ -147,7 +147,13 @@ async function readDisk(
     const message = `${frontend.qomPath} is part of the machine, for example UEFI variables; copy ${format.file} by hand`
     return { ...place, reason: 'DISK_NOT_COVERED', message }
   }
-  if (format.driver === 'vvfat') {
+  if (await hasIothread(qmp, frontend, devices)) {
+    // QEMU 7.2 aborts, and the guest with it, when a client leaves an export of such a disk
+    // (blockdev-nbd.c: Assertion `qemu_in_main_thread()').
+    const message = `disk ${id} has an iothread, and QEMU would abort when such a disk is read; start the VM without iothread for it, or back it up while it is off`
+    return { ...place, reason: 'DISK_NOT_COVERED', message }
+  }
+  if (format.driver === 'vvfat' || graph.fileOf(format.name)?.driver === 'vvfat') {
     const message = `disk ${id} is a folder shown as a disk; back up the folder`
     return { ...place, reason: 'DISK_FORMAT_UNSUPPORTED', message }
   }
@@ -161,6 +167,18 @@ async function readDisk(
       storesBitmaps: format.storesBitmaps,
     },
   }
+}
+
+/** Whether the device, or the controller it hangs on, leaves QEMU's main thread. */
+async function hasIothread(qmp: Qmp, frontend: Frontend, devices: Device[]): Promise<boolean> {
+  const read = (path: string, property: string) =>
+    qmp.execute<string>('qom-get', { path, property }).catch(() => '')
+  const bus = await read(frontend.qomPath, 'parent_bus')
+  const mine = devices.filter(({ path }) =>
+    [frontend.qomPath, bus].some((place) => place === path || place.startsWith(`${path}/`)),
+  )
+  const iothreads = await Promise.all(mine.map(({ path }) => read(path, 'iothread')))
+  return iothreads.some((iothread) => iothread !== '')
 }
 
 /** What the device reads without the filter that a point of ours or of others put on top. */
