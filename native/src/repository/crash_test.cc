@@ -184,13 +184,14 @@ TEST(BitFlip, AnywhereInAPackIsFoundAndNeverReturned) {
     if (path.ends_with(".pack")) packs.push_back(path);
   }
   ASSERT_GT(packs.size(), 1u);
-  for (int round = 0; round < 600; ++round) {
+  for (int round = 0; round < 300; ++round) {
     std::unique_ptr<CrashFiles> files = scene.before->Copy();
     ByteVector& content = *files->Content(packs[random() % packs.size()]);
     // A third at the ends, where header, table and footer are.
     size_t bit = random() % (content.size() * 8);
-    if (round % 3 == 0) bit = content.size() * 8 - 1 - random() % (1000 * 8);
-    if (round % 3 == 1) bit = random() % (300 * 8);
+    size_t end_size = std::min<size_t>(content.size(), 1000);
+    if (round % 3 == 0) bit = content.size() * 8 - 1 - random() % (end_size * 8);
+    if (round % 3 == 1) bit = random() % (end_size * 8);
     content[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
     std::unique_ptr<Repository> repository = *OpenRepository(*files);
     Manifest manifest = *repository->ListManifests(std::nullopt)->at(0).manifest;
@@ -198,7 +199,7 @@ TEST(BitFlip, AnywhereInAPackIsFoundAndNeverReturned) {
     EXPECT_NE(found, "") << "bit " << bit;
     EXPECT_EQ(found.find("differs"), std::string::npos) << found;
   }
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 50; ++round) {
     std::unique_ptr<CrashFiles> files = scene.before->Copy();
     ByteVector& content = *files->Content(packs[random() % packs.size()]);
     content.resize(random() % content.size());
