@@ -215,29 +215,42 @@ describe('a task', () => {
     })
   })
 
-  it('is stopped when its environment ends', async () => {
+  it('is stopped when its environment ends, at whatever moment', async () => {
     await withDisk(async (_repository, disk, folder) => {
-      const worker = new Worker(
-        `
+      const program = `
         const { createRequire } = require('node:module')
         const { workerData, parentPort } = require('node:worker_threads')
         const native = createRequire(workerData.index)('../out/blockferry.node')
         native.openRepository(workerData.folder, false).then(async (repository) => {
           const session = await repository.openSession({
-            vm_pseudonym: repository.vmPseudonym('vm'), point_id: 'p', incarnation: 1, number: 1,
+            vm_pseudonym: repository.vmPseudonym('vm'),
+            point_id: 'p',
+            incarnation: 1,
+            number: workerData.number,
           })
-          session.moveDisk(workerData.options)
-          repository.verifyDisk({ root: 'ab'.repeat(32), size_bytes: 100 })
+          const moving = session.moveDisk(workerData.options)
           parentPort.postMessage('moving')
+          for (;;) {
+            for (let i = 0; i < 100; i++) moving.progress()
+            const task = session.moveDisk({ ...workerData.options, disk_id: 'other' })
+            task.cancel()
+            await task.result.catch(() => undefined)
+            try { session.moveDisk({}) } catch {}
+          }
         })
-        `,
-        {
-          eval: true,
-          workerData: { index, folder: join(folder, 'repository'), options: optionsFor(disk) },
-        },
-      )
-      await new Promise((resolve) => worker.once('message', resolve))
-      expect(await worker.terminate()).toBe(1)
+        `
+      for (let number = 1; number <= 10; number++) {
+        const workerData = {
+          index,
+          number,
+          folder: join(folder, 'repository'),
+          options: optionsFor(disk),
+        }
+        const worker = new Worker(program, { eval: true, workerData })
+        await new Promise((resolve) => worker.once('message', resolve))
+        await new Promise((resolve) => setTimeout(resolve, number))
+        expect(await worker.terminate()).toBe(1)
+      }
     })
   })
 })
