@@ -133,8 +133,7 @@ export class Guest implements AsyncDisposable {
 
   /** Rounds of writing and syncing that the guest's writer finished (writer=1). */
   async ticks(): Promise<number> {
-    const lines = (await textOf(join(this.folder, 'ticks'))).trimEnd().split('\n')
-    return Number(lines.at(-1) ?? 0)
+    return (await textOf(join(this.folder, 'ticks'))).split('\n').length - 1
   }
 
   /** Orderly power off from inside; the images are consistent and bitmaps are stored. */

@@ -73,12 +73,11 @@ interface Held {
   images: Map<string, string>
 }
 
-async function readWhole(point: Point): Promise<Map<string, string>> {
+async function readWhole(point: Point, time = 'first'): Promise<Map<string, string>> {
   const images = new Map<string, string>()
   for (const disk of point.disks) {
     if (disk.address.kind !== 'nbd') throw new Error('not NBD')
-    const path = join(folder, `${point.pointId}-${disk.id}`)
-    await rm(path, { force: true })
+    const path = join(folder, `${point.pointId}-${disk.id}-${time}`)
     await run('nbdcopy', [disk.address.uri, path])
     images.set(disk.id, path)
   }
@@ -255,7 +254,7 @@ describe('QemuDriver with a running guest', () => {
     expect(full.point.pausedMs).toBeLessThan(50)
     expect(full.point.disks.map(({ changedContext }) => changedContext)).toEqual([null, null])
     await guest.sh('dd if=/dev/urandom of=/data/0/during bs=1M count=4 2>/dev/null; sync')
-    const again = await readWhole(full.point)
+    const again = await readWhole(full.point, 'again')
     for (const [id, path] of full.images) {
       expect(await digestOf(again.get(id) ?? ''), id).toBe(await digestOf(path))
     }
@@ -287,7 +286,9 @@ describe('QemuDriver with a running guest', () => {
 
   it('returns the same point for the same id and VM_BUSY for every other', async () => {
     const request = requestOf()
-    const point = await driver.beginPoint(request, signal)
+    const twice = [driver.beginPoint(request, signal), driver.beginPoint(request, signal)]
+    const [point, same] = (await Promise.all(twice)) as [Point, Point]
+    expect(same).toEqual(point)
     expect(await new QemuDriver(optionsOf()).beginPoint(request, signal)).toEqual(point)
     await expect(driver.beginPoint(requestOf(), signal)).rejects.toMatchObject({
       reason: 'VM_BUSY',
@@ -331,7 +332,8 @@ describe('QemuDriver with a running guest', () => {
     expect(await guest.sh('tail -n 1 /run/hook.log')).toContain('thaw')
   })
 
-  it('lets the guest go on after both the guard and its starter were killed', async () => {
+  it('begins anew after both the guard and its starter were killed', async () => {
+    const request = requestOf()
     const script = `
       import { QemuDriver } from '@blockferry/hypervisor'
       const onHoldStep = (step, pid) => {
@@ -340,13 +342,17 @@ describe('QemuDriver with a running guest', () => {
         process.kill(process.pid, 'SIGKILL')
       }
       const driver = new QemuDriver({ ...${JSON.stringify(optionsOf())}, onHoldStep })
-      await driver.beginPoint(${JSON.stringify(requestOf())}, new AbortController().signal)`
+      await driver.beginPoint(${JSON.stringify(request)}, new AbortController().signal)`
     const program = ['--conditions=@blockferry/source', '--input-type=module', '-e', script]
     const child = run(process.execPath, program, { cwd: import.meta.dirname })
     await expect(child).rejects.toMatchObject({ signal: 'SIGKILL' })
     const [left] = await driver.findPoints(signal)
-    expect(left).toMatchObject({ ours: true, vmIdentity: uuid })
-    await driver.releasePoint(left?.pointId ?? '', 'dropped', signal)
+    expect(left).toMatchObject({ ours: true, vmIdentity: uuid, pointId: request.pointId })
+    const other = driver.beginPoint(requestOf(), signal)
+    await expect(other).rejects.toMatchObject({ reason: 'VM_BUSY' })
+    await driver.beginPoint(request, signal)
+    await driver.confirmPoint(request.pointId, signal)
+    await driver.releasePoint(request.pointId, 'dropped', signal)
     await expectUntouched()
   })
 
@@ -449,6 +455,21 @@ describe('QemuDriver with a running guest', () => {
     } finally {
       guest.signal('SIGCONT')
     }
+    await expectUntouched()
+  })
+
+  it('keeps showing the instant when the guest is reset', async () => {
+    await ask('set-action', { reboot: 'reset' })
+    const point = await driver.beginPoint(requestOf(), signal)
+    const before = await readWhole(point)
+    await ask('system_reset')
+    await expectWriting(60_000)
+    const after = await readWhole(point, 'after')
+    for (const [id, path] of before) {
+      expect(await digestOf(after.get(id) ?? ''), id).toBe(await digestOf(path))
+    }
+    await driver.confirmPoint(point.pointId, signal)
+    await driver.releasePoint(point.pointId, 'dropped', signal)
     await expectUntouched()
   })
 

@@ -22,6 +22,7 @@ import {
   startServer,
 } from './point.ts'
 import { isRunning } from './process.ts'
+import { Rows } from './rows.ts'
 import { type PointRecord, RunFolder } from './run_folder.ts'
 import { isListened, socketsServedBy } from './server.ts'
 import { type QemuVm, readVm } from './vm.ts'
@@ -42,6 +43,8 @@ export class QemuDriver implements HypervisorDriver {
   readonly name = 'qemu'
   #tag: string
   #monitors: Monitors
+  // A release that comes while its point still begins waits for it.
+  #points = new Rows()
   #host: QemuHost
   #run: RunFolder
   #fleece: Fleece
@@ -60,7 +63,11 @@ export class QemuDriver implements HypervisorDriver {
     return (await this.#host.list(signal)).map(({ vm }) => vm)
   }
 
-  async beginPoint(request: BeginPoint, signal: AbortSignal): Promise<Point> {
+  beginPoint(request: BeginPoint, signal: AbortSignal): Promise<Point> {
+    return this.#points.alone(request.pointId, () => this.#beginOrResume(request, signal))
+  }
+
+  async #beginOrResume(request: BeginPoint, signal: AbortSignal): Promise<Point> {
     const again = await this.#run.readRecord(request.pointId)
     if (again) {
       await this.confirmPoint(request.pointId, signal)
@@ -71,7 +78,7 @@ export class QemuDriver implements HypervisorDriver {
     await this.#fleece.checkRoom()
     // An attempt that a crash ended before it could return: nobody read it, nothing depends on it.
     if ((await this.#run.pointIds(this.#fleece.folder)).has(request.pointId)) {
-      await this.releasePoint(request.pointId, 'dropped', signal)
+      await this.#releaseFound(request.pointId, 'dropped', signal)
     }
     const found = await this.#host.find(request.vmIdentity, signal)
     refuse(found.vm)
@@ -172,7 +179,15 @@ export class QemuDriver implements HypervisorDriver {
     await confirmExports(socket, this.#names(pointId), record, this.#fleece)
   }
 
-  async releasePoint(
+  releasePoint(
+    pointId: string,
+    outcome: 'committed' | 'dropped',
+    signal: AbortSignal,
+  ): Promise<void> {
+    return this.#points.alone(pointId, () => this.#releaseFound(pointId, outcome, signal))
+  }
+
+  async #releaseFound(
     pointId: string,
     outcome: 'committed' | 'dropped',
     signal: AbortSignal,
@@ -279,8 +294,9 @@ export class QemuDriver implements HypervisorDriver {
         await removePointBitmaps(qmp, pointId)
       }
       try {
+        const { signal } = new AbortController()
         if (open) await remove(open)
-        else await withMonitor(monitor, new AbortController().signal, remove)
+        else await ignoreAbsent(() => withMonitor(monitor, signal, remove))
         await this.#removeFiles(pointId)
       } catch {
         // The reaper finds by their names what could not be removed now.

@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupError } from '@blockferry/errors'
 import { Qmp } from '../qmp.ts'
+import { Rows } from './rows.ts'
 
 /** Where the monitors of a host's VMs are. */
 export type MonitorPlace =
@@ -12,11 +13,11 @@ export type MonitorPlace =
  * The monitor sockets of one host. A monitor serves one client at a time, so our own
  * work on it is put in a row here instead of meeting a socket that never greets.
  */
-export class Monitors {
+export class Monitors extends Rows {
   #place: MonitorPlace
-  #rows = new Map<string, Promise<void>>()
 
   constructor(place: MonitorPlace) {
+    super()
     this.#place = place
   }
 
@@ -34,27 +35,6 @@ export class Monitors {
       const message = `look for virtual machines in ${folder}: ${cause}; name the folder whose subfolders hold a qmp.sock`
       throw new BackupError(reason, message, { folder, cause })
     }
-  }
-
-  /** Runs `work` alone on the monitor, after all earlier work on it. */
-  async alone<T>(path: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#rows.get(path) ?? Promise.resolve()
-    const mine = before.then(work)
-    const row = mine.then(
-      () => {},
-      () => {},
-    )
-    this.#rows.set(path, row)
-    try {
-      return await mine
-    } finally {
-      if (this.#rows.get(path) === row) this.#rows.delete(path)
-    }
-  }
-
-  /** True while work of ours runs on the monitor. */
-  isHeld(path: string): boolean {
-    return this.#rows.has(path)
   }
 }
 
