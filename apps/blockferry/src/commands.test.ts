@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
-import { backup, move, schedule, snapshot } from '@blockferry/proto'
+import { backup, catalog, move, schedule, snapshot } from '@blockferry/proto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import {
   type Answers,
@@ -451,6 +451,52 @@ describe('what is set up', () => {
     expect(requestOf('rebuildCatalog')).toEqual({ name: 'repositories/nightly' })
     expect(out).toContain('backups:            2')
     expect(err).toContain('manifests/x')
+  })
+})
+
+describe('doctor', () => {
+  const repository = catalog.Repository.fromPartial({ name: 'repositories/nightly' })
+  const healthy: Answers = {
+    listPolicies: () => ({ policies: [], nextPageToken: '' }),
+    listHosts: () => ({ hosts: [{ name: 'hosts/lab' }], nextPageToken: '' }),
+    listVms: () => ({ vms: [], nextPageToken: '', unreachableHosts: [] }),
+    listRepositories: () => ({ repositories: [repository], nextPageToken: '' }),
+    getRepository: () => ({ repository }),
+  }
+
+  it('finds everything well', async () => {
+    Object.assign(answers, healthy)
+    const { code, out } = await doubles.run('doctor')
+    expect(out).toMatch(/host lab +ok/)
+    expect(out).toMatch(/repository nightly +ok/)
+    expect(code).toBe(0)
+  })
+
+  it('names a host and a repository that do not answer, and what to do', async () => {
+    const silent = { host: 'hosts/lab', reason: 'HOST_DENIED', message: 'let this user read it' }
+    Object.assign(answers, healthy, {
+      listVms: () => ({ vms: [], nextPageToken: '', unreachableHosts: [silent] }),
+      getRepository: () => {
+        throw new BackupError('REPOSITORY_MISSING', 'read /srv/b: mount it', {})
+      },
+    })
+    const { code, out, err } = await doubles.run('doctor')
+    expect(out).toMatch(/host lab +bad +HOST_DENIED/)
+    expect(err).toContain('host lab: let this user read it')
+    expect(err).toContain('repository nightly: read /srv/b: mount it')
+    expect(code).toBe(1)
+  })
+
+  it('ends in 6 when the services do not run', async () => {
+    const { code, out } = await doubles.run('doctor', '--state', join(folder, 'none'), '-o', 'json')
+    const silent = JSON.parse(out).filter((check: { state: string }) => check.state === 'bad')
+    expect(silent.map(({ what }: { what: string }) => what)).toEqual([
+      'service schedule',
+      'service snapshot',
+      'service catalog',
+      'service move',
+    ])
+    expect(code).toBe(6)
   })
 })
 

