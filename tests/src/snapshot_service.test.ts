@@ -90,8 +90,10 @@ async function begin(more: Partial<snapshot.BeginPointRequest> = {}): Promise<sn
   return point as snapshot.Point
 }
 
-const release = (point: snapshot.Point, outcome = snapshot.PointOutcome.COMMITTED) =>
-  client.releasePoint({ pointId: point.pointId, outcome })
+const release = (
+  point: snapshot.Point,
+  outcome: snapshot.PointOutcome = snapshot.PointOutcome.COMMITTED,
+) => client.releasePoint({ pointId: point.pointId, outcome })
 
 const points = async () => (await client.listPoints({ pageSize: 0, pageToken: '' })).points
 
