@@ -63,6 +63,7 @@ function checkPackage(
   if (specifier.startsWith('node:')) return null
   const name = specifier.split('/', specifier.startsWith('@') ? 2 : 1).join('/')
   const tester = isTest(path) || from.layer === outside
+  if (name === from.name && tester) return null
   const declared =
     from.dependencies.has(name) ||
     (tester && (from.devDependencies.has(name) || everybody.has(name)))
