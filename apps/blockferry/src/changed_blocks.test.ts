@@ -90,6 +90,13 @@ describe('parseChangedBlocks', () => {
     expect(failure.metadata.field).toBe(field)
   })
 
+  it('refuses a list that fits no message, unless its extents are neighbours', () => {
+    const extents = (step: number) =>
+      Array.from({ length: 400_001 }, (_, index) => [index * step, 1])
+    expect(failureOf({ extents: extents(2) }).message).toContain('larger grain')
+    expect(parse({ extents: extents(1) })[0]?.supplied.extents).toHaveLength(1)
+  })
+
   it('refuses what is not JSON', () => {
     expect(() => parseChangedBlocks('{', 'x.json')).toThrow('not JSON')
   })

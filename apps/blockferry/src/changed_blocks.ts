@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { move } from '@blockferry/proto'
+import { limits } from './config.ts'
 
 export interface ChangedBlocks {
   /** Empty: the only disk. */
@@ -75,6 +76,10 @@ function parseDisk(
     end = offset + length
     append(supplied.extents, offset, length - pastEnd)
   })
+  if (supplied.extents.length > limits.changedExtentsMax) {
+    const advice = `more than ${limits.changedExtentsMax} extents; make the list with a larger grain`
+    throw invalid(file, `${at}extents`, advice)
+  }
   return { disk, sizeBytes: size, supplied }
 }
 

@@ -34,6 +34,8 @@ export const limits = {
   rateWindowMs: 10_000,
   pageSize: 500,
   listedCount: 100,
+  /** Of one list of changed blocks: at most 16 bytes each on the wire, in a message of 8 MiB. */
+  changedExtentsMax: 400_000,
   /** Everything has stopped by then, or the process leaves anyway. */
   stopTimeoutMs: 10_000,
   /** Of it, what the four services get; the rest is the database's. */
