@@ -31,13 +31,13 @@ async function run({ runs, seed, folder, tell }: ScenarioOptions): Promise<Row[]
     tell(`${index + 1} of ${runs}`)
     await tally.try(`round ${index + 1}`, async () => {
       const { vms } = (await snapshot.call('ListVms', {})) as {
-        vms: { displayName: string; name: string; disks: unknown[] }[]
+        vms: { display_name: string; name: string; disks: unknown[] }[]
       }
-      const vm = vms.find(({ displayName }) => displayName === lab.vmName)
+      const vm = vms.find(({ display_name }) => display_name === lab.vmName)
       check(vm?.disks.length === 2, `lists ${JSON.stringify(vms)}`)
 
-      const first = await start({ vm: vm.name, requestId: `stranger-${seed}-${index}` })
-      const again = await start({ vm: vm.name, requestId: `stranger-${seed}-${index}` })
+      const first = await start({ vm: vm.name, request_id: `stranger-${seed}-${index}` })
+      const again = await start({ vm: vm.name, request_id: `stranger-${seed}-${index}` })
       check(first.name === again.name, 'the same request_id made two runs')
       const seen = await watched(first.name)
       check(seen.at(-1)?.state === 'STATE_SUCCEEDED', `ended ${JSON.stringify(seen.at(-1))}`)
