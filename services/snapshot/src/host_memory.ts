@@ -17,6 +17,7 @@ export class HostMemory {
   #store: Store
   #log: Logger
   #remembered: Remembered = { hosts: [], known: [] }
+  #written: Promise<void> = Promise.resolve()
   /** Whether the database was read since the start. */
   #complete = false
 
@@ -76,12 +77,18 @@ export class HostMemory {
     }
   }
 
+  async #write(): Promise<void> {
+    const draft = `${this.#path}.${randomHex(4)}`
+    await writeFile(draft, JSON.stringify(this.#remembered), { mode: 0o600 })
+    await rename(draft, this.#path)
+  }
+
   async #keep(remembered: Remembered): Promise<void> {
     const changed = JSON.stringify(remembered) !== JSON.stringify(this.#remembered)
     this.#remembered = remembered
     if (!changed) return
-    const draft = `${this.#path}.${randomHex(4)}`
-    await writeFile(draft, JSON.stringify(remembered), { mode: 0o600 })
-    await rename(draft, this.#path)
+    // One after the other, so that the file ends with the newest.
+    this.#written = this.#written.catch(() => {}).then(() => this.#write())
+    await this.#written
   }
 }

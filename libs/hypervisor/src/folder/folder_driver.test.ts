@@ -369,6 +369,28 @@ describe('point over images', () => {
     await expectNothingLeft()
   })
 
+  it('says of every disk what became of it since the base', async () => {
+    await image('a/same.raw', 1024)
+    await image('a/grown.raw', 2048)
+    await image('a/new.raw', 512)
+    await image('a/what', 2 ** 21)
+    const disks = [
+      { id: 'same.raw', sizeBytes: 1024 },
+      { id: 'grown.raw', sizeBytes: 1024 },
+      { id: 'gone.raw', sizeBytes: 1024 },
+    ]
+    const bases = [{ backupId: 'backup-1', pointId: newPointId(), disks }]
+    const point = await driver.beginPoint({ ...request('a'), bases }, signal())
+    const told = point.disks.map(({ id, decisions }) => [id, decisions[0]?.decision])
+    expect(told).toEqual([
+      ['grown.raw', 'DISK_RESIZED'],
+      ['new.raw', 'DISK_ADDED'],
+      ['same.raw', 'CHANGE_TRACKING_UNSUPPORTED'],
+    ])
+    const about = point.decisions.map((note) => note.decision)
+    expect(about).toEqual(['MACHINE_OFF', 'DISK_NOT_COVERED', 'DISK_GONE'])
+  })
+
   it('takes images that a caller names as one machine', async () => {
     const path = await image('loose.img', 4096)
     const point = await driver.beginPointOfImages(request('my/vm'), [path], signal())

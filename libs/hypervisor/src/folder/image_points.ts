@@ -4,6 +4,7 @@
 import { wallMs } from '@blockferry/core'
 import { BackupError, type Reason } from '@blockferry/errors'
 import type { BeginPoint, Point, PointDisk } from '../driver.ts'
+import { chooseBases } from '../qemu/bitmaps.ts'
 import { QmpRefusal } from '../qmp.ts'
 import type { StorageDaemon } from '../storage_daemon.ts'
 import { checkImage, openFailure } from './image_open.ts'
@@ -41,15 +42,20 @@ export class ImagePoints {
         file.start = vm.start
         await this.keeper.save(file)
       }
-      if (!vm.stop) return await this.#open(file, vm, signal)
+      if (!vm.stop) return await this.#open(file, vm, request, signal)
       await runHook('stop', vm.name, vm.stop, signal)
       const stopped = await find()
       assertReadable(stopped)
-      return await this.#open(file, stopped, signal)
+      return await this.#open(file, stopped, request, signal)
     })
   }
 
-  async #open(file: PointFile, vm: ImageVm, signal: AbortSignal): Promise<Point> {
+  async #open(
+    file: PointFile,
+    vm: ImageVm,
+    request: BeginPoint,
+    signal: AbortSignal,
+  ): Promise<Point> {
     // Order: remember, lock, look for writers. Whoever writes without a lock either has the file
     // open now, or opens it later, and then its write changes what was remembered.
     file.states = await rememberStates(vm, signal)
@@ -57,32 +63,40 @@ export class ImagePoints {
     const disks: PointDisk[] = []
     for (const [index, disk] of vm.disks.entries()) {
       signal.throwIfAborted()
-      disks.push(await openDisk(daemon, disk, index))
+      disks.push(await openDisk(daemon, disk, index, changeNotes(disk, request)))
     }
     await assertNoWriter(file.states)
     for (const state of file.states) await assertUnchanged(state)
     assertSizes(vm, file.states)
     await checkImages(vm, signal)
-    return offPoint(file.pointId, vm, disks)
+    return offPoint(request, vm, disks)
   }
 }
 
 /** A point of a machine that is off, as of now. */
-export const offPoint = (pointId: string, vm: ImageVm, disks: PointDisk[]): Point => ({
-  pointId,
-  vm: toVm(vm),
-  disks,
-  consistency: 'off',
-  timeMs: wallMs(),
-  frozenMs: 0,
-  pausedMs: 0,
-  decisions: [
-    {
-      decision: 'MACHINE_OFF',
-      message: `VM ${vm.name}: its images are read as they are and locked meanwhile; it cannot be started until the backup has read them`,
-    },
-  ],
-})
+export function offPoint(request: BeginPoint, vm: ImageVm, disks: PointDisk[]): Point {
+  const machineOff = `VM ${vm.name}: its images are read as they are and locked meanwhile; it cannot be started until the backup has read them`
+  return {
+    ...{ pointId: request.pointId, vm: toVm(vm), disks, consistency: 'off', timeMs: wallMs() },
+    ...{ frozenMs: 0, pausedMs: 0 },
+    decisions: [
+      { decision: 'MACHINE_OFF', message: machineOff },
+      ...vm.uncovered.map(({ message }) => ({ decision: 'DISK_NOT_COVERED', message })),
+      ...disksGone(request, vm),
+    ],
+  }
+}
+
+function disksGone({ bases }: BeginPoint, vm: ImageVm): Point['decisions'] {
+  const before = bases[0]?.disks ?? []
+  const here = new Set(vm.disks.map(({ id }) => id))
+  return before
+    .filter(({ id }) => !here.has(id))
+    .map(({ id }) => ({
+      decision: 'DISK_GONE',
+      message: `VM ${vm.name} no longer has disk ${id}, which the last backup holds`,
+    }))
+}
 
 /** Errors: IMAGE_DAMAGED. */
 export async function checkImages(vm: ImageVm, signal: AbortSignal): Promise<void> {
@@ -97,10 +111,15 @@ export async function rememberStates(vm: ImageVm, signal: AbortSignal): Promise<
   return states
 }
 
-async function openDisk(daemon: StorageDaemon, disk: ImageDisk, index: number): Promise<PointDisk> {
+async function openDisk(
+  daemon: StorageDaemon,
+  disk: ImageDisk,
+  index: number,
+  changes: PointDisk['decisions'],
+): Promise<PointDisk> {
   const nodeName = `d${index}`
   const { id, sizeBytes, path } = disk
-  const decisions = notesOf(disk)
+  const decisions = [...changes, ...backingNotes(disk)]
   const common = { id, sizeBytes, changedContext: null, baseBackupId: null, decisions }
   try {
     if (disk.format === 'raw') {
@@ -115,7 +134,14 @@ async function openDisk(daemon: StorageDaemon, disk: ImageDisk, index: number): 
   }
 }
 
-function notesOf(disk: ImageDisk): PointDisk['decisions'] {
+/** A folder keeps no record of changes, so a base only tells which disks are new or resized. */
+function changeNotes({ id, sizeBytes }: ImageDisk, request: BeginPoint): PointDisk['decisions'] {
+  if (request.bases.length === 0) return []
+  const disk = { id, sizeBytes, node: '', storesBitmaps: false, bitmaps: [] }
+  return chooseBases([disk], request.bases, request.repositoryId).flatMap((one) => one.decisions)
+}
+
+function backingNotes(disk: ImageDisk): PointDisk['decisions'] {
   const below = disk.backingPaths.at(-1)
   if (!below) return []
   const count = disk.backingPaths.length

@@ -92,7 +92,7 @@ export class QemuOffDriver implements HypervisorDriver {
       const disks = await takePoint(daemon, vm, request, signal)
       file.states = await rememberStates(vm, signal)
       assertSizes(vm, file.states)
-      const point = offPoint(pointId, vm, disks)
+      const point = offPoint(request, vm, disks)
       return { ...point, vm: asOff(known, vm) }
     })
   }
