@@ -1,18 +1,8 @@
-import { randomInt } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { type AdmitLimits, admit, type Waiting } from './admit.ts'
+import { randomFrom, seedsToTry } from './seeded.ts'
 
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed >>> 0
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
-
-const seeds = process.env.SEED
-  ? [Number(process.env.SEED)]
-  : Array.from({ length: 50 }, () => randomInt(2 ** 31))
+const seeds = seedsToTry(process.env.SEED)
 const limits: AdmitLimits = { runsMax: 8, runsPerHostMax: 2, runsPerRepositoryMax: 4 }
 
 const run = (runId: string, given: Partial<Waiting> = {}): Waiting => ({

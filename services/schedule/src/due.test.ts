@@ -1,20 +1,9 @@
-import { randomInt } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { due, type Repeating } from './due.ts'
-
-/** A small generator with a seed: the same seed fails again. */
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed >>> 0
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
+import { randomFrom, seedsToTry } from './seeded.ts'
 
 const minute = 60_000
-const seeds = process.env.SEED
-  ? [Number(process.env.SEED)]
-  : Array.from({ length: 50 }, () => randomInt(2 ** 31))
+const seeds = seedsToTry(process.env.SEED)
 
 /** What the service does on each tick. */
 function play(policy: Repeating, clock: number[]): number[] {

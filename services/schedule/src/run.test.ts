@@ -169,11 +169,12 @@ describe('a backup run', () => {
     expect(site.world.begun).toHaveLength(1)
   })
 
-  it('takes a new point once when the first one is not found any more', async () => {
-    site.world.movingMs = 300
+  it('takes a new point once when the first one is not found any more, without reading on', async () => {
+    site.world.movingMs = 60_000
     await using client = await site.schedule()
     const { run } = await client.startBackup(request())
     await eventually('a session', () => site.world.sessions.size === 1)
+    site.world.movingMs = 50
     site.world.points.clear()
     const last = await ended(client, run)
     expect(last.error).toBeUndefined()

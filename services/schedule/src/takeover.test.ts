@@ -103,6 +103,10 @@ describe('a run whose process ends', () => {
     expect(last.error).toBeUndefined()
     expect(last).toMatchObject({ state: State.SUCCEEDED, attemptCount: 2 })
     expect(site.world.manifests).toHaveLength(1)
+    // What the repository holds already is not moved again.
+    const committed = ['commitBackup', 'releasePoint', 'recordBackup'].includes(method)
+    const moves = site.world.calls.filter((call) => call === 'startBackup').length
+    expect(moves).toBe(committed || method === 'beginPoint' ? 1 : 2)
     expect(site.world.points.size).toBe(0)
     expect(site.world.recorded).toContain(last.backup)
   })
