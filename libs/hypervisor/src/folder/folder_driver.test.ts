@@ -251,12 +251,10 @@ describe('point over images', () => {
 
   it.each(['raw', 'qcow2'])('refuses a %s image that QEMU holds', async (format) => {
     const path = format === 'raw' ? await image('a/d.raw', 2 ** 20) : await qcow2('a/d.raw', '1M')
-    const holder = spawn('qemu-io', ['-f', format, path], { stdio: ['pipe', 'pipe', 'ignore'] })
-    holder.stdin.write('write 0 512\n')
-    await once(holder.stdout, 'data')
-    expect((await failure(driver.beginPoint(request('a'), signal()))).reason).toBe('IMAGE_IN_USE')
-    holder.stdin.end('quit\n')
-    await once(holder, 'exit')
+    {
+      await using _holder = await holdImage(format, path)
+      expect((await failure(driver.beginPoint(request('a'), signal()))).reason).toBe('IMAGE_IN_USE')
+    }
     await expectNothingLeft()
     const point = await driver.beginPoint(request('a'), signal())
     await driver.releasePoint(point.pointId, 'dropped')
@@ -488,6 +486,19 @@ describe('storage daemon', () => {
     await expectNothingLeft()
   })
 })
+
+/** Somebody who holds QEMU's lock on an image; gone at the end of the block, also of a failed test. */
+async function holdImage(format: string, path: string): Promise<AsyncDisposable> {
+  const holder = spawn('qemu-io', ['-f', format, path], { stdio: ['pipe', 'pipe', 'ignore'] })
+  holder.stdin.write('write 0 512\n')
+  await once(holder.stdout, 'data')
+  return {
+    async [Symbol.asyncDispose]() {
+      if (holder.exitCode === null) holder.kill('SIGKILL')
+      await once(holder, 'exit')
+    },
+  }
+}
 
 async function beginInChild(pointId: string): Promise<number> {
   const program = `
