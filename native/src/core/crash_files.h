@@ -125,7 +125,6 @@ class CrashFiles : public FileSystem {
     folder->entries.erase(name);
     return {};
   }
-  Status RemoveFolder(const std::string& path) override { return Remove(path); }
 
  private:
   struct Node {

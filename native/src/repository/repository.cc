@@ -1,24 +1,17 @@
 #include "repository/repository.h"
 
 #include <algorithm>
-#include <cassert>
 #include <charconv>
-#include <iterator>
 
-#include "core/endian.h"
-#include "repository/manifest_format.h"
+#include "repository/manifest_list.h"
 #include "repository/pack_reader.h"
 #include "repository/repository_format.h"
+#include "repository/repository_identity.h"
 
 namespace blockferry {
 namespace {
 
 using namespace repository_format;
-
-struct Identity {
-  RepositoryId id{};
-  Digest naming_key{};
-};
 
 std::string Join(const std::string& folder, std::string_view inside) {
   return folder + "/" + std::string(inside);
@@ -85,72 +78,6 @@ Status EnsureFolder(FileSystem& files, const std::string& path) {
   return status.Is(reason::kAlreadyExists) ? Status() : status;
 }
 
-ByteVector EncodeIdentity(const Identity& identity) {
-  ByteVector bytes;
-  ByteWriter out(&bytes);
-  out.PutBytes(BytesOf(kMagic));
-  out.Put(kVersion);
-  out.Put(kBlockSize);
-  out.PutBytes(identity.id);
-  out.PutBytes(identity.naming_key);
-  out.PutZeroes(kReservedSize);
-  assert(bytes.size() == kDigestedSize);
-  out.PutBytes(Blake3Hash(bytes));
-  return bytes;
-}
-
-Result<Identity> DecodeIdentity(Bytes bytes, const std::string& path) {
-  ByteReader in(bytes);
-  if (TextOf(in.TakeBytes(kMagicSize)) != kMagic) {
-    return Status(reason::kRepositoryDamaged,
-                  "open repository " + path +
-                      ": the file does not start as that of a repository; "
-                      "restore it from a copy",
-                  {{"path", path}});
-  }
-  // Only the magic and the version have their place in every version.
-  uint32_t version = in.Take<uint32_t>();
-  if (in.ok() && version > kVersion) {
-    return Status(reason::kRepositoryTooNew,
-                  "open repository " + path + ": its format version is " + std::to_string(version) +
-                      ", this program knows version " + std::to_string(kVersion) +
-                      "; upgrade Blockferry",
-                  {{"path", path}, {"version", std::to_string(version)}});
-  }
-  uint32_t block_size = in.Take<uint32_t>();
-  Identity identity;
-  in.TakeInto(identity.id);
-  in.TakeInto(identity.naming_key);
-  if (bytes.size() != kFileSize || !in.ok() || version != kVersion || block_size != kBlockSize ||
-      !Equal(Blake3Hash(bytes.first(kDigestedSize)), bytes.last(32))) {
-    return Status(reason::kRepositoryDamaged,
-                  "open repository " + path +
-                      ": the file has a wrong checksum; restore it from a "
-                      "copy",
-                  {{"path", path}});
-  }
-  return identity;
-}
-
-struct ManifestFileName {
-  uint64_t sequence = 0;
-  std::string backup_id;
-};
-
-std::optional<ManifestFileName> ParseManifestName(std::string_view name) {
-  std::string_view suffix = kManifestSuffix;
-  size_t hyphen = name.find('-');
-  if (!name.ends_with(suffix) || hyphen == std::string_view::npos || hyphen < kSequenceDigits) {
-    return std::nullopt;
-  }
-  ManifestFileName parsed;
-  auto [end, error] = std::from_chars(name.data(), name.data() + hyphen, parsed.sequence);
-  if (error != std::errc() || end != name.data() + hyphen) return std::nullopt;
-  parsed.backup_id = name.substr(hyphen + 1, name.size() - hyphen - 1 - suffix.size());
-  if (!IsFileId(parsed.backup_id)) return std::nullopt;
-  return parsed;
-}
-
 }  // namespace
 
 Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& folder) {
@@ -169,7 +96,7 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
   RETURN_IF_ERROR(files.SyncFolder(Join(folder, kPacksFolder)));
 
   // The file comes last and by rename: a folder that has it is a whole repository.
-  Identity identity;
+  RepositoryIdentity identity;
   FillRandom(identity.id);
   FillRandom(identity.naming_key);
   std::string temporary = Join(folder, kNewRepositoryFile);
@@ -195,7 +122,7 @@ Result<std::unique_ptr<Repository>> Repository::Open(FileSystem& files, const st
   Result<ByteVector> bytes = ReadWholeFile(files, path, 1024 * 1024);
   if (bytes.status().Is(reason::kNotFound)) return Missing(folder, "there is none");
   RETURN_IF_ERROR(bytes);
-  ASSIGN_OR_RETURN(Identity identity, DecodeIdentity(*bytes, path));
+  ASSIGN_OR_RETURN(RepositoryIdentity identity, DecodeIdentity(*bytes, path));
   std::unique_ptr<Repository> repository(
       new Repository(files, folder, read_only, identity.id, identity.naming_key, limits));
   RETURN_IF_ERROR(repository->Refresh());
@@ -293,55 +220,20 @@ Result<std::unique_ptr<Session>> Repository::OpenSession(const SessionOptions& o
   return session;
 }
 
-Status Repository::ListVm(const std::string& vm_pseudonym, std::vector<ListedManifest>* listed) {
-  std::string folder = ManifestFolder(vm_pseudonym);
-  Result<std::vector<FolderEntry>> entries = files_.List(folder);
-  if (entries.status().Is(reason::kNotFound)) return {};
-  RETURN_IF_ERROR(entries);
-  std::vector<ListedManifest> found;
-  for (const FolderEntry& entry : *entries) {
-    if (!entry.name.ends_with(kManifestSuffix)) continue;
-    ListedManifest one;
-    one.path = folder + "/" + entry.name;
-    std::optional<ManifestFileName> name = ParseManifestName(entry.name);
-    Result<ByteVector> bytes = ReadWholeFile(files_, one.path, manifest_format::kFileSizeMax);
-    if (bytes.status().Is(reason::kNotFound)) continue;
-    Result<Manifest> manifest =
-        bytes.ok() ? DecodeManifest(*bytes, id_, naming_) : Result<Manifest>(bytes.status());
-    if (!manifest.ok()) {
-      one.damage = manifest.status();
-    } else if (!name || manifest->sequence != name->sequence ||
-               manifest->backup_id != name->backup_id || manifest->vm_pseudonym != vm_pseudonym) {
-      one.damage = Status(reason::kManifestCorrupt,
-                          "read a manifest: it does not belong where it lies; this backup cannot "
-                          "be trusted, use another one or another copy");
-    } else {
-      one.manifest = *std::move(manifest);
-    }
-    if (!one.damage.ok()) {
-      Metadata metadata = one.damage.metadata();
-      metadata.emplace_back("path", one.path);
-      one.damage = Status(one.damage.reason(), one.path + ": " + one.damage.message(), metadata);
-    }
-    one.sequence = name ? name->sequence : 0;
-    found.push_back(std::move(one));
-  }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const auto& a, const auto& b) { return a.sequence < b.sequence; });
-  std::move(found.begin(), found.end(), std::back_inserter(*listed));
-  return {};
-}
-
 Result<std::vector<ListedManifest>> Repository::ListManifests(
     const std::optional<std::string>& vm_pseudonym) {
   std::vector<ListedManifest> listed;
   if (vm_pseudonym) {
-    if (IsPseudonym(*vm_pseudonym)) RETURN_IF_ERROR(ListVm(*vm_pseudonym, &listed));
+    if (IsPseudonym(*vm_pseudonym))
+      RETURN_IF_ERROR(ListManifestFolder(files_, ManifestFolder(*vm_pseudonym), *vm_pseudonym, id_,
+                                         naming_, &listed));
     return listed;
   }
   ASSIGN_OR_RETURN(std::vector<FolderEntry> vms, files_.List(Path(kManifestsFolder)));
   for (const FolderEntry& vm : vms) {
-    if (IsPseudonym(vm.name)) RETURN_IF_ERROR(ListVm(vm.name, &listed));
+    if (IsPseudonym(vm.name))
+      RETURN_IF_ERROR(
+          ListManifestFolder(files_, ManifestFolder(vm.name), vm.name, id_, naming_, &listed));
   }
   return listed;
 }

@@ -89,7 +89,6 @@ class Repository : public ChunkReader {
   Status RefreshFolder(const std::string& folder, std::set<std::string>* seen);
   // A pack that a session of this process has sealed.
   uint32_t AddSealedPack(const PackWriter& pack);
-  Status ListVm(const std::string& vm_pseudonym, std::vector<ListedManifest>* listed);
   Status CheckWritable(std::string_view doing) const;
 
   std::string Path(std::string_view inside) const;

@@ -17,6 +17,73 @@
 namespace blockferry {
 namespace {
 
+// Ends the process instead of making the call with that number among those that change something.
+class KillingFiles : public FileSystem {
+ public:
+  explicit KillingFiles(int call) : calls_left_(call) {}
+
+  Result<std::unique_ptr<File>> OpenForRead(const std::string& path) override {
+    return SystemFiles().OpenForRead(path);
+  }
+  Result<std::unique_ptr<File>> CreateExclusive(const std::string& path) override {
+    Count();
+    ASSIGN_OR_RETURN(std::unique_ptr<File> file, SystemFiles().CreateExclusive(path));
+    return std::unique_ptr<File>(std::make_unique<Handle>(this, std::move(file)));
+  }
+  Status CreateFolder(const std::string& path) override {
+    Count();
+    return SystemFiles().CreateFolder(path);
+  }
+  Status Rename(const std::string& from, const std::string& to) override {
+    Count();
+    return SystemFiles().Rename(from, to);
+  }
+  Status RenameNoReplace(const std::string& from, const std::string& to) override {
+    Count();
+    return SystemFiles().RenameNoReplace(from, to);
+  }
+  Status SyncFolder(const std::string& path) override {
+    Count();
+    return SystemFiles().SyncFolder(path);
+  }
+  Result<std::vector<FolderEntry>> List(const std::string& path) override {
+    return SystemFiles().List(path);
+  }
+  Status Remove(const std::string& path) override {
+    Count();
+    return SystemFiles().Remove(path);
+  }
+
+ private:
+  class Handle : public File {
+   public:
+    Handle(KillingFiles* files, std::unique_ptr<File> file)
+        : files_(files), file_(std::move(file)) {}
+    Result<size_t> ReadAt(uint64_t offset, MutableBytes out) override {
+      return file_->ReadAt(offset, out);
+    }
+    Status Append(Bytes bytes) override {
+      files_->Count();
+      return file_->Append(bytes);
+    }
+    Status Sync() override {
+      files_->Count();
+      return file_->Sync();
+    }
+    Result<uint64_t> Size() override { return file_->Size(); }
+
+   private:
+    KillingFiles* files_;
+    std::unique_ptr<File> file_;
+  };
+
+  void Count() {
+    if (--calls_left_ == 0) _exit(9);
+  }
+
+  int calls_left_;
+};
+
 // On the machine's own file system.
 class RepositoryTest : public testing::Test {
  protected:
@@ -220,51 +287,6 @@ TEST_F(RepositoryTest, GoesOnWithoutADamagedPack) {
 
 // The real program is killed at every step of a backup on the real file system.
 TEST_F(RepositoryTest, SurvivesBeingKilledAtAnyCall) {
-  class Killing : public FileSystem {
-   public:
-    explicit Killing(int calls_left) : calls_left_(calls_left) {}
-    Result<std::unique_ptr<File>> OpenForRead(const std::string& path) override {
-      return SystemFiles().OpenForRead(path);
-    }
-    Result<std::unique_ptr<File>> CreateExclusive(const std::string& path) override {
-      Count();
-      return SystemFiles().CreateExclusive(path);
-    }
-    Status CreateFolder(const std::string& path) override {
-      Count();
-      return SystemFiles().CreateFolder(path);
-    }
-    Status Rename(const std::string& from, const std::string& to) override {
-      Count();
-      return SystemFiles().Rename(from, to);
-    }
-    Status RenameNoReplace(const std::string& from, const std::string& to) override {
-      Count();
-      return SystemFiles().RenameNoReplace(from, to);
-    }
-    Status SyncFolder(const std::string& path) override {
-      Count();
-      return SystemFiles().SyncFolder(path);
-    }
-    Result<std::vector<FolderEntry>> List(const std::string& path) override {
-      return SystemFiles().List(path);
-    }
-    Status Remove(const std::string& path) override {
-      Count();
-      return SystemFiles().Remove(path);
-    }
-    Status RemoveFolder(const std::string& path) override {
-      Count();
-      return SystemFiles().RemoveFolder(path);
-    }
-
-   private:
-    void Count() {
-      if (--calls_left_ == 0) _exit(9);
-    }
-    int calls_left_;
-  };
-
   std::unique_ptr<Repository> repository = CreateAndOpen();
   std::string vm = repository->naming().Pseudonym("vm");
   constexpr uint64_t kSize = 64 * uint64_t{kBlockSize};
@@ -277,7 +299,7 @@ TEST_F(RepositoryTest, SurvivesBeingKilledAtAnyCall) {
     std::string number = std::to_string(call);
     pid_t child = fork();
     if (child == 0) {
-      Killing files(call);
+      KillingFiles files(call);
       auto own = Repository::Open(files, folder_, false, {128 * 1024, 4});
       auto session = (*own)->OpenSession({vm, "p" + number, {1, static_cast<uint64_t>(call)}});
       if (!session.ok()) _exit(1);
@@ -304,7 +326,7 @@ TEST_F(RepositoryTest, SurvivesBeingKilledAtAnyCall) {
     }
     committed = listed->size();
   }
-  EXPECT_GT(kills, 20);
+  EXPECT_GT(kills, 40);
 }
 
 }  // namespace

@@ -1,0 +1,21 @@
+// The manifests of one VM, found by listing their folder.
+#ifndef BLOCKFERRY_REPOSITORY_MANIFEST_LIST_H_
+#define BLOCKFERRY_REPOSITORY_MANIFEST_LIST_H_
+
+#include <string>
+#include <vector>
+
+#include "core/file.h"
+#include "repository/manifest.h"
+
+namespace blockferry {
+
+// Appends them in ascending sequence; a folder that does not exist holds none. What cannot be
+// trusted is listed with the reason, a listing that fails is an error.
+Status ListManifestFolder(FileSystem& files, const std::string& folder,
+                          const std::string& vm_pseudonym, const RepositoryId& repository,
+                          const Naming& naming, std::vector<ListedManifest>* listed);
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_MANIFEST_LIST_H_
