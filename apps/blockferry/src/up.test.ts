@@ -240,7 +240,8 @@ describe('blockferry up', () => {
     expect(await end(up, 'SIGTERM')).toBe(0)
     expect(monotonicMs() - beganMs).toBeLessThan(10_000)
     expect(processesOf(state)).toEqual([])
-    expect(readdirSync(join(state, 'run')).filter((name) => name.endsWith('.sock'))).toEqual([])
+    const left = readdirSync(join(state, 'run'), { recursive: true, withFileTypes: true })
+    expect(left.filter((entry) => !entry.isDirectory())).toEqual([])
   }, 60_000)
 })
 
