@@ -35,8 +35,10 @@ beforeAll(() => {
 })
 afterAll(async () => {
   for (const each of started) await end(each, 'SIGKILL')
+  // Their PostgreSQL ends after them.
+  while (processesOf(folder).length > 0) await sleep(50)
   rmSync(folder, { recursive: true, force: true })
-})
+}, 30_000)
 
 interface Printed {
   code: number
