@@ -43,11 +43,13 @@ export async function serve<S>(options: ServeOptions<S>): Promise<RunningService
     'grpc.max_receive_message_length': messageSizeMax,
     'grpc.max_send_message_length': messageSizeMax,
   })
+  // Watches would hold a stop back for its whole grace time; they are safe to call again.
+  const openStreams = new Set<() => void>()
   const implementation: Record<string, UntypedHandleCall> = {}
   for (const [method, { responseStream }] of methodsOf(definition)) {
     const handler = handlers[method as keyof Handlers<S>] as unknown as AnyHandler
     implementation[method] = responseStream
-      ? streaming(handler as StreamHandler, method, log)
+      ? streaming(handler as StreamHandler, method, log, openStreams)
       : unary(handler as UnaryHandler, method, log)
   }
   server.addService(definition as never, implementation)
@@ -63,7 +65,7 @@ export async function serve<S>(options: ServeOptions<S>): Promise<RunningService
     async [Symbol.asyncDispose]() {
       health.setStatus(name, 'NOT_SERVING')
       health.setStatus('', 'NOT_SERVING')
-      await stop(server)
+      await stop(server, openStreams)
       log.info({ address: bound }, 'stopped')
     },
   }
@@ -81,7 +83,7 @@ function bind(server: Server, address: string): Promise<number> {
 }
 
 /** Lets open unary calls end; streams and late calls are cut after the grace time. */
-function stop(server: Server): Promise<void> {
+function stop(server: Server, openStreams: Set<() => void>): Promise<void> {
   return new Promise((resolve) => {
     const giveUp = after(stopGraceMs, () => server.forceShutdown())
     server.tryShutdown(() => {
@@ -91,9 +93,6 @@ function stop(server: Server): Promise<void> {
     for (const end of openStreams) end()
   })
 }
-
-/** Watches would hold a stop back for its whole grace time; they are safe to call again. */
-const openStreams = new Set<() => void>()
 
 type UnaryHandler = (request: unknown, call: Call) => Promise<unknown>
 type StreamHandler = (request: unknown, call: Call) => AsyncIterable<unknown>
@@ -113,7 +112,12 @@ function unary(handler: UnaryHandler, method: string, log: Logger) {
   }
 }
 
-function streaming(handler: StreamHandler, method: string, log: Logger) {
+function streaming(
+  handler: StreamHandler,
+  method: string,
+  log: Logger,
+  openStreams: Set<() => void>,
+) {
   return async (call: ServerWritableStream<unknown, unknown>): Promise<void> => {
     const abort = new AbortController()
     const end = () => abort.abort(cancelled(method))
