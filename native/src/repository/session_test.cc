@@ -321,6 +321,62 @@ TEST_F(SessionTest, StoresAChunkAnewThatIsKnownToBeDamaged) {
   EXPECT_EQ(CompareTestDisk(*repository_, manifest->disks[0].root, disk_, kSize), "");
 }
 
+TEST_F(SessionTest, MakesACheckpointOnlyOfWhatIsDurable) {
+  constexpr uint64_t kBlocks = checkpoint_format::kBlockInterval + 100;
+  constexpr uint64_t kLarge = kBlocks * kBlockSize;
+  ByteVector block = TestBlock(1, kBlockSize);
+  Digest name = repository_->naming().ChunkName(block);
+  // One block is stored, all others have the same content: no pack is ever full.
+  auto write = [&](const std::string& point, uint64_t number, uint64_t* resumed_at) {
+    std::unique_ptr<Session> session = Open(point, {1, number});
+    std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kLarge, std::nullopt);
+    *resumed_at = writer->resumed_at();
+    for (uint64_t index = writer->resumed_at(); index < kBlocks; ++index) {
+      Result<bool> known = writer->PutKnown(index, name);
+      ASSERT_TRUE(known.ok());
+      if (*known) continue;
+      ASSERT_TRUE(
+          writer->Put(index, {RecordType::kChunk, Codec::kStored, name, kBlockSize, block}).ok());
+    }
+    if (number < 3) return;
+    Result<std::optional<Digest>> root = writer->Finish();
+    ASSERT_TRUE(root.ok());
+    ASSERT_TRUE(session->Commit({"b1", "", {{"d", *root, kLarge}}, {}}).ok());
+  };
+  uint64_t resumed_at;
+  write("p1", 1, &resumed_at);
+  // The session ended with its pack, so nothing may go on from it.
+  write("p1", 2, &resumed_at);
+  EXPECT_EQ(resumed_at, 0u);
+  write("p1", 3, &resumed_at);
+  EXPECT_EQ(resumed_at, 0u);
+  // Now the content is durable: the interval alone makes a checkpoint.
+  {
+    std::unique_ptr<Session> session = Open("p2", {1, 4});
+    std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kLarge, std::nullopt);
+    for (uint64_t index = 0; index < kBlocks; ++index) {
+      ASSERT_TRUE(*writer->PutKnown(index, name));
+    }
+  }
+  std::unique_ptr<Session> session = Open("p2", {1, 5});
+  EXPECT_EQ((*session->OpenDisk("d", kLarge, std::nullopt))->resumed_at(),
+            checkpoint_format::kBlockInterval);
+}
+
+TEST_F(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {
+  std::unique_ptr<Session> session = Open("p1", {1, 1});
+  std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kSize, std::nullopt);
+  ByteVector block = TestBlock(1, kBlockSize);
+  Digest name = repository_->naming().ChunkName(block);
+  block[5] ^= std::byte{1};
+  ASSERT_TRUE(writer->Put(0, {RecordType::kChunk, Codec::kStored, name, kBlockSize, block}).ok());
+  Result<std::optional<Digest>> root = writer->Finish();
+  ASSERT_TRUE(root.ok());
+  ASSERT_TRUE(session->Commit({"b1", "", {{"d", *root, kSize}}, {}}).ok());
+  ByteVector plain(kBlockSize);
+  EXPECT_TRUE(repository_->ReadChunk(name, plain, nullptr).Is(reason::kBlockCorrupt));
+}
+
 TEST_F(SessionTest, LeavesNothingBehindWhenItAborts) {
   {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
