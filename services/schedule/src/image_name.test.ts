@@ -12,6 +12,9 @@ describe('imageName', () => {
     ['ü', '%C3%BC.raw'],
     ['a,b:c d', 'a%2Cb%3Ac%20d.raw'],
     ['', '%.raw'],
+    ['vda.raw', 'vda.raw'],
+    ['vda.qcow2', 'vda.qcow2.raw'],
+    ['.raw', '%2Eraw.raw'],
   ])('%j becomes %s', (disk, name) => expect(imageName(disk, 'raw')).toBe(name))
 
   it('tells long names apart within the length of a file name', () => {

@@ -4,11 +4,13 @@ const nameSizeMax = 120
 
 /**
  * A file name for a restored disk: letters, digits, `.`, `_` and `-` stay, every other byte
- * becomes `%` and two hex digits, so that two disks never get one name. A long name is cut and
- * ends with its digest.
+ * becomes `%` and two hex digits. A long name is cut and ends with its digest. A disk whose id is
+ * a file name of the same format keeps it: `vda.qcow2`, not `vda.qcow2.qcow2`.
  */
 export function imageName(disk: string, extension: 'raw' | 'qcow2'): string {
-  const safe = [...Buffer.from(disk)].map((byte, index) => safeByte(byte, index)).join('')
+  const stem =
+    disk.length > extension.length + 1 ? disk.replace(new RegExp(`\\.${extension}$`), '') : disk
+  const safe = [...Buffer.from(stem)].map((byte, index) => safeByte(byte, index)).join('')
   if (safe.length <= nameSizeMax) return `${safe || '%'}.${extension}`
   const digest = createHash('sha256').update(disk).digest('hex').slice(0, 16)
   return `${safe.slice(0, nameSizeMax - digest.length - 1)}-${digest}.${extension}`
