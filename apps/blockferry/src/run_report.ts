@@ -74,7 +74,7 @@ function endLines(context: Context, run: schedule.Run): string[] {
       return restoreLines(run)
     case schedule.Run_Kind.VERIFY:
       return [
-        `Verified ${run.backup}: every block decodes and has its digest.`,
+        `Verified ${lastPart(run.backup)}: every block decodes and has its digest.`,
         `  ${amounts(run)}`,
       ]
     default:
