@@ -56,6 +56,9 @@ const greetingMsDefault = 5_000
 const commandMsDefault = 10_000
 // Events nobody waited for yet; a deletion's event can come before its command's answer.
 const eventsKeptMax = 256
+// Far more than QEMU says about hundreds of disks; without a limit a peer that never ends its line
+// would take all memory.
+const lineSizeMax = 16 * 2 ** 20
 
 export class Qmp implements AsyncDisposable {
   readonly path: string
@@ -158,6 +161,8 @@ export class Qmp implements AsyncDisposable {
 
   #receive(text: string): void {
     this.#buffer += text
+    if (this.#buffer.length > lineSizeMax) this.#end(notQmp)
+    if (this.ended || !text.includes('\n')) return
     for (;;) {
       const end = this.#buffer.indexOf('\n')
       if (end < 0) return
@@ -168,14 +173,9 @@ export class Qmp implements AsyncDisposable {
   }
 
   #dispatch(line: string): void {
-    let message: Record<string, unknown>
-    try {
-      message = JSON.parse(line)
-    } catch {
-      this.#end('it does not speak QMP')
-      return
-    }
-    if ('QMP' in message) this.#greeted.resolve()
+    const message = parseObject(line)
+    if (message === null) this.#end(notQmp)
+    else if ('QMP' in message) this.#greeted.resolve()
     else if (typeof message.event === 'string') this.#publish(eventOf(message))
     else this.#answer(message)
   }
@@ -185,9 +185,10 @@ export class Qmp implements AsyncDisposable {
     if (!pending) return
     this.#pending.delete(Number(message.id))
     pending.cancelDeadline()
-    const error = message.error as { class: string; desc: string } | undefined
-    if (error) pending.reject(new QmpRefusal(pending.command, error.class, error.desc))
-    else pending.resolve(message.return)
+    const error = message.error as { class?: unknown; desc?: unknown } | undefined
+    if (error) {
+      pending.reject(new QmpRefusal(pending.command, String(error.class), String(error.desc)))
+    } else pending.resolve(message.return)
   }
 
   #publish(event: QmpEvent): void {
@@ -272,11 +273,23 @@ const silent = (path: string, what: string, deadlineMs: number) =>
     { path, cause: 'no answer', what },
   )
 
-function eventOf(message: Record<string, unknown>): QmpEvent {
-  const { seconds, microseconds } = message.timestamp as { seconds: number; microseconds: number }
+const notQmp = 'it does not speak QMP'
+
+/** A line as an object; null for everything else that a peer may send. */
+function parseObject(line: string): Record<string, unknown> | null {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === 'object' && value !== null ? { ...value } : null
+  } catch {
+    return null
+  }
+}
+
+function eventOf({ event, data, timestamp }: Record<string, unknown>): QmpEvent {
+  const { seconds, microseconds } = (timestamp ?? {}) as Record<string, unknown>
   return {
-    event: message.event as string,
-    data: (message.data ?? {}) as Record<string, unknown>,
-    timestampUs: seconds * 1_000_000 + microseconds,
+    event: event as string,
+    data: (data ?? {}) as Record<string, unknown>,
+    timestampUs: (Number(seconds) || 0) * 1_000_000 + (Number(microseconds) || 0),
   }
 }

@@ -14,6 +14,9 @@ export class AgentRefusal extends Error {
   }
 }
 
+// What a guest says is not to be trusted: a line without end would take all memory of the guard.
+const lineSizeMax = 2 ** 20
+
 interface Pending {
   command: string
   resolve(value: unknown): void
@@ -89,7 +92,8 @@ export class GuestAgent {
 
   #receive(bytes: Buffer): void {
     this.#buffer = Buffer.concat([this.#buffer, bytes])
-    for (;;) {
+    if (this.#buffer.length > lineSizeMax) this.#end('its answer has no end')
+    while (!this.ended) {
       const end = this.#buffer.indexOf(0x0a)
       if (end < 0) return
       const line = this.#buffer.subarray(0, end)
@@ -110,7 +114,7 @@ export class GuestAgent {
     }
     const pending = message && this.#pending.shift()
     if (!pending) return
-    if (message.error) pending.reject(new AgentRefusal(pending.command, message.error.desc))
+    if (message.error) pending.reject(new AgentRefusal(pending.command, String(message.error.desc)))
     else pending.resolve(message.return)
   }
 

@@ -49,8 +49,10 @@ export class QemuHost {
       return seen
     } catch (thrown) {
       this.#last.delete(path)
-      const failure = asBackupError(thrown)
-      if (!failure || failure.reason === 'CANCELLED') throw thrown
+      signal.throwIfAborted()
+      // Whatever one machine says, the others are listed.
+      const failure = asBackupError(thrown) ?? strange(path, thrown)
+      if (failure.reason === 'CANCELLED') throw thrown
       // A socket without a process is what QEMU leaves behind: the VM is off.
       if (!process && failure.reason !== 'HOST_DENIED') return null
       return { monitor: path, vm: unasked(path, process, failure), qemu: null }
@@ -70,6 +72,13 @@ function unasked(path: string, process: QemuProcess | null, failure: BackupError
     refused: { reason: failure.reason, message: failure.message },
     config: { driver: 'qemu', commandLine: process?.commandLine ?? [], diskFiles: {} },
   }
+}
+
+/** A command that it does not know, an answer of another shape, a device unplugged meanwhile. */
+function strange(path: string, thrown: unknown): BackupError {
+  const cause = thrown instanceof Error ? thrown.message : String(thrown)
+  const message = `ask the VM behind ${path}: ${cause}; does a QEMU virtual machine serve this monitor? Then try again`
+  return new BackupError('HOST_UNREACHABLE', message, { path, cause }, { cause: thrown })
 }
 
 function refuseDuplicate(one: HostVm, all: HostVm[]): HostVm {
