@@ -1,7 +1,8 @@
 // The QEMU processes of this host, found in /proc: which one serves a monitor, its
 // command line for a restore, and its start time, which tells it from a successor.
-import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
+import { readdir, readFile, readlink, realpath, stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
+import { socketsHeldBy } from './server.ts'
 
 /** A process that no later one is taken for. */
 export interface ProcessId {
@@ -47,25 +48,39 @@ export async function startTicksOf(pid: number): Promise<string | null> {
   return fields[0] === 'Z' ? null : (fields[19] ?? null)
 }
 
-/** The process whose command line opens `socketPath` as a unix socket. */
+/**
+ * The process that serves `socketPath` and whose command line says so. The command line alone
+ * proves nothing: whoever may start a process here can give it any.
+ */
 export async function processOfSocket(
   processes: QemuProcess[],
   socketPath: string,
 ): Promise<QemuProcess | null> {
   const wanted = await realpath(socketPath).catch(() => socketPath)
   for (const process of processes) {
-    for (const path of socketPathsOf(process)) {
-      if ((await realpath(path).catch(() => path)) === wanted) return process
+    for (const said of socketPathsOf(process)) {
+      const path = resolve(process.cwd, said)
+      if ((await realpath(path).catch(() => path)) !== wanted) continue
+      if (await serves(process.pid, said, wanted)) return process
     }
   }
   return null
 }
 
+/** The paths of sockets in the command line, as it writes them. */
 const socketPathsOf = (process: QemuProcess): string[] =>
   process.commandLine
     .map((argument) => /(?:^unix:|^socket,(?:.*,)?path=)([^,]+)/.exec(argument)?.[1])
     .filter((path) => path !== undefined)
-    .map((path) => resolve(process.cwd, path))
+
+/** `boundPath` is how the process wrote the path, which is how the kernel shows it. */
+async function serves(pid: number, boundPath: string, socketPath: string): Promise<boolean> {
+  const served = await socketsHeldBy(pid, (path) => path === boundPath)
+  if (served !== null) return served.length > 0
+  // A process of another account: only that account, or root, may have made the socket.
+  const owners = await Promise.all([stat(`/proc/${pid}`), stat(socketPath)]).catch(() => null)
+  return owners !== null && owners[0].uid === owners[1].uid
+}
 
 /** The value of an option such as -uuid, or null. */
 export function optionOf(process: QemuProcess, option: string): string | null {
