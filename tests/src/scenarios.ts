@@ -1,3 +1,4 @@
+import { badInput } from './bad_input.ts'
 import { freeze } from './freeze.ts'
 import { instants, kills } from './kills.ts'
 import { oddChanges, oddSizes } from './odd_disks.ts'
@@ -11,6 +12,7 @@ import { tracking } from './tracking.ts'
 export const scenarios: Scenario[] = [
   stranger,
   tracking,
+  badInput,
   oddSizes,
   oddChanges,
   rebuild,

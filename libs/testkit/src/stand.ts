@@ -73,27 +73,28 @@ export class Stand implements AsyncDisposable {
     return this.#processes.get(name)?.pid ?? 0
   }
 
-  /** Starts a service as `blockferry service NAME` and waits until it answers. */
-  async startService(name: ServiceName): Promise<void> {
+  /**
+   * Starts a service as `blockferry service NAME` and waits until it answers. A launcher is a
+   * program with its arguments that ends in exec, for example one that gives up rights.
+   */
+  async startService(name: ServiceName, launcher: string[] = []): Promise<void> {
     const log = openSync(join(this.folder, `${name}.log`), 'a')
     const endpoint = (other: 'snapshot' | 'move') => `unix:${this.folder}/run/${other}.gate`
     const peers =
       name === 'schedule'
         ? ['--endpoint-snapshot', endpoint('snapshot'), '--endpoint-move', endpoint('move')]
         : []
-    const child = spawn(
-      process.execPath,
-      [
-        ...['--disable-warning=ExperimentalWarning', '--conditions=@blockferry/source', command],
-        ...['service', name, '--state', this.folder, ...peers],
-      ],
-      {
-        stdio: ['ignore', log, log],
-        // A group of its own: Ctrl-C reaches the stand, which stops its services in order.
-        detached: true,
-        env: { ...process.env, DATABASE_URL: this.#database.url },
-      },
-    )
+    const [program = '', ...args] = [
+      ...[...launcher, process.execPath],
+      ...['--disable-warning=ExperimentalWarning', '--conditions=@blockferry/source', command],
+      ...['service', name, '--state', this.folder, ...peers],
+    ]
+    const child = spawn(program, args, {
+      stdio: ['ignore', log, log],
+      // A group of its own: Ctrl-C reaches the stand, which stops its services in order.
+      detached: true,
+      env: { ...process.env, DATABASE_URL: this.#database.url },
+    })
     closeSync(log)
     this.#processes.set(name, child)
     const startMs = monotonicMs()
