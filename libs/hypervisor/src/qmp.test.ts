@@ -89,7 +89,7 @@ describe('a guest agent that lies', () => {
     await refused
   })
 
-  it.each([['null'], ['7'], ['{"error": 5}']])(
+  it.each([['null'], ['{"error": 5}']])(
     'makes only the command fail when it says %s',
     async (line) => {
       await serveAgent(`${line}\n`)
