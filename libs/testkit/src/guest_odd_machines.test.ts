@@ -79,10 +79,15 @@ afterEach(async () => {
 })
 
 describe('QemuDriver', () => {
-  it('refuses a VM without UUID, two with the same, one without disks, and says what to do', async () => {
+  it('refuses a VM without UUID, two with the same, one without disks or with a bad id, and says what to do', async () => {
     const image = await disk('a.raw', 'raw', mebibyte)
     await startMachine('nameless', virtio(image, 'raw', 'a'))
     await startMachine('bare', ['-uuid', uuid(2)])
+    const line = await disk('line\n.raw', 'raw', mebibyte)
+    await startMachine('line', [
+      ...['-uuid', uuid(3), '-blockdev', `driver=file,node-name=f,filename=${line}`],
+      ...['-device', 'virtio-blk-pci,drive=f'],
+    ])
     for (const name of ['b', 'c']) {
       const own = await disk(`${name}.raw`, 'raw', mebibyte)
       await startMachine(name, ['-uuid', uuid(1), ...virtio(own, 'raw', name)])
@@ -93,6 +98,7 @@ describe('QemuDriver', () => {
       ['b', 'VM_UUID_DUPLICATE'],
       ['bare', 'VM_WITHOUT_DISKS'],
       ['c', 'VM_UUID_DUPLICATE'],
+      ['line', 'ARGUMENT_INVALID'],
       ['nameless', 'VM_WITHOUT_UUID'],
     ])
     expect(vms.find(({ name }) => name === 'nameless')?.refused?.message).toContain('-uuid')

@@ -183,6 +183,15 @@ describe('inventory of a folder', () => {
     expect(b?.refused).toMatchObject({ reason: 'DISK_ID_DUPLICATE' })
   })
 
+  it('refuses a disk whose file name cannot be an id, and takes it under one from the YAML', async () => {
+    await image('a/d\n1.raw', 512)
+    const { refused } = await only()
+    expect(refused).toMatchObject({ reason: 'ARGUMENT_INVALID' })
+    expect(refused?.message).toContain('give it an "id"')
+    await writeFile(join(images, 'a', 'vm.yaml'), 'disks: [{file: "d\\n1.raw", id: one}]')
+    expect(await only()).toMatchObject({ refused: null, disks: [{ id: 'one' }] })
+  })
+
   it('never follows a backing file out of the folder', async () => {
     await writeFile(join(home, 'secret.raw'), randomHex(512))
     await qcow2('a/d.qcow2', '1M', '-F', 'raw', '-b', join(home, 'secret.raw'))

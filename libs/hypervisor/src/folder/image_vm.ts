@@ -2,6 +2,7 @@
 // and what speaks against it. Made from a folder's inventory or from paths that a user names.
 import { basename, relative, resolve, sep } from 'node:path'
 import { BackupError } from '@blockferry/errors'
+import { diskIdRule, isDiskId } from '../disk_id.ts'
 import type { UncoveredDisk, Vm, VmDisk } from '../driver.ts'
 import { type ImageProbe, probeImage, type ReadableFormat } from './image_probe.ts'
 import type { Hook } from './vm_file.ts'
@@ -65,7 +66,7 @@ export async function findImage(wanted: ImageWanted, root: string | null): Promi
   return { kind: 'disk', disk: { id, path, format, sizeBytes, backingPaths: chain.paths } }
 }
 
-/** Puts findings together; two disks of one id refuse the VM. */
+/** Puts findings together; an id that cannot be kept, or two disks of one id, refuse the VM. */
 export function imageVm(
   about: Pick<ImageVm, 'identity' | 'name' | 'stop' | 'start'>,
   findings: ImageFinding[],
@@ -77,6 +78,7 @@ export function imageVm(
       vm.refused ??= { reason: finding.reason, message: finding.message }
     else if (finding.kind === 'uncovered') vm.uncovered.push(finding.uncovered)
     else {
+      if (!isDiskId(finding.disk.id)) vm.refused ??= badDiskId(about.name, finding.disk)
       if (ids.has(finding.disk.id)) {
         vm.refused ??= {
           reason: 'DISK_ID_DUPLICATE',
@@ -89,6 +91,11 @@ export function imageVm(
   }
   return vm
 }
+
+const badDiskId = (vm: string, { id, path }: ImageDisk) => ({
+  reason: 'ARGUMENT_INVALID',
+  message: `VM ${JSON.stringify(vm)}: ${JSON.stringify(id)} cannot be the id of disk ${JSON.stringify(path)}; rename the image, or give it an "id" of ${diskIdRule} in vm.yaml`,
+})
 
 /** A machine that is off, made of images that a user names. Errors: ARGUMENT_INVALID. */
 export async function imageVmOfPaths(identity: string, paths: string[]): Promise<ImageVm> {

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { diskIdRule, isDiskId } from '../disk_id.ts'
 import type { UncoveredDisk, Vm, VmConfig, VmDisk, VmState } from '../driver.ts'
 import type { Qmp } from '../qmp.ts'
 import type { BitmapDisk } from './bitmaps.ts'
@@ -86,6 +87,11 @@ function refusal(uuid: string, name: string, status: string, disks: QemuDisk[]):
   const state = unsuitable[status]
   if (state) return { reason: 'VM_STATE_UNSUITABLE', message: `VM ${name} is ${status}: ${state}` }
   const ids = disks.map(({ id }) => id)
+  const bad = ids.find((id) => !isDiskId(id))
+  if (bad !== undefined) {
+    const message = `VM ${name}: ${JSON.stringify(bad)} cannot be the id of a disk; give its -device a serial of ${diskIdRule}`
+    return { reason: 'ARGUMENT_INVALID', message }
+  }
   const twice = ids.find((id, index) => ids.indexOf(id) !== index)
   if (twice !== undefined) {
     const message = `VM ${name} has two disks ${twice}: give each -device a serial of its own`
