@@ -122,8 +122,9 @@ async function fleeceFills(ground: Ground): Promise<Refusal | null> {
   return await withFleece(ground, '80m', async (folder) => {
     const neighbour = join(folder, 'neighbour')
     const name = await during(ground, async () => {
-      const { bavail, bsize } = await statfs(folder)
-      await execute('fallocate', ['-l', String(bavail * bsize), neighbour])
+      await execute('dd', ['if=/dev/zero', `of=${neighbour}`, 'bs=64k']).catch(() => {})
+      const { bavail } = await statfs(folder)
+      check(bavail === 0, `${bavail} blocks are free beside the neighbour`)
       await lab.guest.sh('dd if=/dev/zero of=/data/0/old bs=64k count=64 conv=notrunc && sync')
     })
     const refusal = await refusalOfRun(lab, name)

@@ -1,6 +1,6 @@
 // Names with slashes, newlines and unicode: a VM may have any, a resource of ours may not.
 import { execFile } from 'node:child_process'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { schedule, snapshot } from '@blockferry/proto'
@@ -26,7 +26,8 @@ async function refusedIds(field: string, ask: (id: string) => Promise<unknown>):
   for (const id of badIds) {
     last = await refusalOf(ask(id))
     const named = last.reason === 'ARGUMENT_INVALID' && last.message.startsWith(`${field} `)
-    check(named, `${JSON.stringify(id)}: ${last.reason}: ${last.message}`)
+    const helps = /give .*letters, digits/.test(last.message)
+    check(named && helps, `${JSON.stringify(id)}: ${last.reason}: ${last.message}`)
   }
   return last
 }
@@ -98,7 +99,7 @@ async function oddFolder(ground: Ground): Promise<Refusal> {
   const name = `ü "0"\n${round} 日本 $(id); %2F`
   const place = await mkdtemp(join(lab.folder, 'host-'))
   await mkdir(join(place, name))
-  await execute('qemu-img', ['create', '-q', '-f', 'qcow2', join(place, name, 'd\n,ü.qcow2'), '1M'])
+  await execute('qemu-img', ['create', '-q', '-f', 'qcow2', join(place, name, 'd ,ü.qcow2'), '1M'])
   await lab.stand.snapshot.createHost(
     snapshot.CreateHostRequest.create({
       hostId: 'odd',
@@ -114,21 +115,44 @@ async function oddFolder(ground: Ground): Promise<Refusal> {
   return none
 }
 
-const refusedId = (field: string, work: Case['work']): Case => ({
-  name: `${field} with slash, newline, unicode`,
-  expects: { reason: 'ARGUMENT_INVALID', says: /give .*letters, digits/ },
-  work,
-})
+/** An image's name is its disk's id, which a repository can only keep without control characters. */
+async function oddImage(ground: Ground): Promise<Refusal> {
+  const folder = await mkdtemp(join(ground.lab.folder, 'images-'))
+  const path = join(folder, 'd\n1.raw')
+  try {
+    await writeFile(path, Buffer.alloc(65_536, 1))
+    return await refusedBackup(ground, { vm: 'images', images: [path] })
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+/** Every id that a caller may choose or name, in one case: none of them gets as far as a VM. */
+async function resourceIds(ground: Ground): Promise<Refusal> {
+  await policyId(ground)
+  await repositoryId(ground)
+  await hostId(ground)
+  return await repositoryName(ground)
+}
 
 export const badNames: Case[] = [
-  refusedId('policy_id', policyId),
-  refusedId('repository_id', repositoryId),
-  refusedId('host_id', hostId),
-  refusedId('repository', repositoryName),
+  {
+    name: 'ids of policy, repository, host with slash, newline, unicode',
+    expects: { reason: 'ARGUMENT_INVALID', says: /^repository .*give .*letters, digits/ },
+    work: resourceIds,
+  },
   {
     name: 'VM asked for by a name with slash, newline, unicode',
     expects: { reason: 'VM_NOT_FOUND', says: /"\.\.\/a\\nü".*list the VMs/ },
     work: (ground) => refusedBackup(ground, { vm: '../a\nü' }),
+  },
+  {
+    name: 'image called with newline',
+    expects: {
+      reason: 'ARGUMENT_INVALID',
+      says: /"d\\n1\.raw".*rename the image, or give it an "id"/,
+    },
+    work: oddImage,
   },
   { name: 'VM called with slash, newline, unicode', expects: null, work: oddMachine },
   { name: 'folder VM called with newline, unicode', expects: null, work: oddFolder },
