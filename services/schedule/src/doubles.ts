@@ -24,6 +24,8 @@ interface HeldPoint {
 interface HeldSession {
   session: move.Session
   request: move.StartBackupRequest | null
+  /** The commit under way; a cancel waits for it. */
+  committing?: Promise<{ backup: backup.Backup }>
 }
 
 /** What survives the processes: the hypervisor and the repository. */
@@ -41,6 +43,8 @@ export class World {
   readonly newestTokens = new Map<string, move.FencingToken>()
   /** How long the disks of a session take. */
   movingMs = 50
+  /** How long a commit takes. */
+  committingMs = 0
   failSession: BackupError | null = null
   vms = new Map<string, snapshot.Vm>()
   interfere: Interfere = () => {}
@@ -194,6 +198,25 @@ export function serveMove(world: World, address: string): Promise<RunningService
     }
     world.newestTokens.set(vm, token)
   }
+  const commit = async ({ session, request }: HeldSession, decisions: backup.DecisionNote[]) => {
+    if (!request?.backup) throw new Error('no backup session')
+    checkToken(request)
+    const id = request.backup.name.split('/').at(-1) ?? ''
+    const known = world.manifests.find((each) => each.name.endsWith(id))
+    if (known) return { backup: known }
+    await sleep(world.committingMs)
+    const committed = {
+      ...request.backup,
+      name: `backups/${id}`,
+      decisions,
+      disks: session.disks.map(({ disk, sizeBytes }) =>
+        backup.BackupDisk.fromPartial({ disk, sizeBytes }),
+      ),
+    }
+    world.manifests.push(committed)
+    session.state = move.Session_State.DONE
+    return { backup: committed }
+  }
   const handlers: Handlers<move.MoveServiceServer> = {
     createRepository: notOffered,
     inspectRepository: notOffered,
@@ -213,23 +236,9 @@ export function serveMove(world: World, address: string): Promise<RunningService
       return start(request.sessionId, move.Session_Kind.BACKUP, request, disks)
     },
     async commitBackup({ name, decisions }) {
-      const { session, request } = find(name)
-      if (!request?.backup) throw new Error('no backup session')
-      checkToken(request)
-      const id = request.backup.name.split('/').at(-1) ?? ''
-      const known = world.manifests.find((each) => each.name.endsWith(id))
-      if (known) return { backup: known }
-      const committed = {
-        ...request.backup,
-        name: `backups/${id}`,
-        decisions,
-        disks: session.disks.map(({ disk, sizeBytes }) =>
-          backup.BackupDisk.fromPartial({ disk, sizeBytes }),
-        ),
-      }
-      world.manifests.push(committed)
-      session.state = move.Session_State.DONE
-      return { backup: committed }
+      const held = find(name)
+      held.committing ??= commit(held, decisions)
+      return await held.committing
     },
     async startRestore({ sessionId, disks }) {
       return start(
@@ -254,7 +263,9 @@ export function serveMove(world: World, address: string): Promise<RunningService
       }
     },
     async cancelSession({ name }) {
-      const { session } = find(name)
+      const { session, committing } = find(name)
+      await committing?.catch(() => {})
+      if (session.state === move.Session_State.DONE) return {}
       world.cancelled.push(name)
       session.state = move.Session_State.FAILED
       session.errorReason = 'CANCELLED'

@@ -184,6 +184,26 @@ describe('a backup run', () => {
     expect(new Set(site.world.sessions.keys()).size).toBe(2)
   })
 
+  it('takes a new point when the first one ended with the snapshot service that took it', async () => {
+    await using client = await site.schedule()
+    let lost = false
+    site.world.interfere = (moment, called) => {
+      if (moment !== 'after' || called !== 'beginPoint' || lost) return
+      lost = true
+      throw new BackupError('POINT_LOST', 'its storage daemon ended')
+    }
+    const last = await ended(client, (await client.startBackup(request())).run)
+    expect(last.error).toBeUndefined()
+    expect(last.state).toBe(State.SUCCEEDED)
+    expect(decisionsOf(last)).toContain('POINT_RETAKEN')
+    const [first, second] = site.world.begun
+    expect(site.world.manifests).toMatchObject([{ pointId: second }])
+    expect(site.world.released).toEqual([
+      { pointId: first, outcome: DROPPED },
+      { pointId: second, outcome: COMMITTED },
+    ])
+  })
+
   it('fails when the second point is lost, too', async () => {
     site.world.movingMs = 300
     await using client = await site.schedule()

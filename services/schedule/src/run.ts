@@ -25,6 +25,7 @@ export interface Means {
 
 export async function runBackup(run: HeldRun, means: Means, signal: AbortSignal): Promise<Backup> {
   const { services } = means
+  if (run.row.state === State.COMMITTING) await endCommit(services.move, run, signal)
   const history = await readHistory(services.move, run, signal) // the repository is the truth
   const committed = ownBackup(history, run.id) // by an earlier life of this run
   const backup = committed
@@ -32,6 +33,21 @@ export async function runBackup(run: HeldRun, means: Means, signal: AbortSignal)
     : await makeBackup(run, means, history, signal)
   await recordBackup(services.catalog, run, backup, signal)
   return backup
+}
+
+// A commit that an earlier life asked for may still be under way: only when its session has ended
+// does the repository say for good whether the backup exists, and so whether its bitmaps stay.
+async function endCommit(
+  calls: Services['move'],
+  run: HeldRun,
+  signal: AbortSignal,
+): Promise<void> {
+  const name = `sessions/${sessionIdOf(run.id, run.row.pointIds.at(-1) ?? '')}`
+  const { runDeadlineMs, retryPauseMs } = run.limits
+  const patience = { silentMs: runDeadlineMs, pauseMs: retryPauseMs, signal }
+  await patiently(() => calls.cancelSession({ name }, { signal }), patience).catch((thrown) => {
+    if (!hasReason(thrown, 'SESSION_NOT_FOUND')) throw thrown
+  })
 }
 
 async function releaseCommitted(run: HeldRun, services: Services, backup: Backup): Promise<Backup> {
@@ -73,7 +89,8 @@ async function backUpPoint(
   const resumed = run.row.point !== null
   // Finds the VM where it is now. Committed, the point is released here; else by undoBackup.
   await using held = await takeSnapshot(calls, run, history, signal).catch((thrown: unknown) => {
-    throw resumed ? asPointGone(thrown, true) : thrown
+    // A new point that is lost was taken by a snapshot service that ended before it could say so.
+    throw asPointGone(thrown, true)
   })
   try {
     const reading = AbortSignal.any([signal, held.lost])

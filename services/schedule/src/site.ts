@@ -76,6 +76,7 @@ export class Site {
     this.world.vms.clear()
     this.world.addVm('vm1')
     this.world.movingMs = 50
+    this.world.committingMs = 0
   }
 
   async close(): Promise<void> {

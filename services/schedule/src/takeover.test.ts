@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { sleep } from '@blockferry/core'
-import { schedule } from '@blockferry/proto'
+import { schedule, snapshot } from '@blockferry/proto'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { ScheduleLimits } from './config.ts'
 import { ended, eventually, Site } from './site.ts'
@@ -109,6 +109,26 @@ describe('a run whose process ends', () => {
     expect(moves).toBe(committed || method === 'beginPoint' ? 1 : 2)
     expect(site.world.points.size).toBe(0)
     expect(site.world.recorded).toContain(last.backup)
+  })
+
+  it('keeps the bitmaps of a backup that was still being committed when it died', async () => {
+    site.world.committingMs = 2_500
+    const child = await scheduleProcess('one')
+    using first = site.client('one')
+    const { run } = await first.startBackup(request())
+    await eventually('a commit', () => site.world.calls.includes('commitBackup'))
+    child.kill('SIGKILL')
+    await exited(child)
+    // Nobody held the point meanwhile, so the reaper took it.
+    site.world.points.clear()
+    await using client = await site.schedule('two')
+    const last = await ended(client, run)
+    expect(last.error).toBeUndefined()
+    expect(last.state).toBe(State.SUCCEEDED)
+    const { COMMITTED } = snapshot.PointOutcome
+    const [pointId] = site.world.begun
+    expect(site.world.manifests).toMatchObject([{ pointId }])
+    expect(site.world.released).toEqual([{ pointId, outcome: COMMITTED }])
   })
 
   it('is taken up at once, with its point, after a graceful stop', async () => {
