@@ -1,5 +1,5 @@
 // The runs that this process holds: claims them, keeps their leases, carries each to its end.
-import { type Logger, monotonicMs, randomHex, sleep } from '@blockferry/core'
+import { type Logger, monotonicMs, randomHex, sleep, within } from '@blockferry/core'
 import { asBackupError, BackupError } from '@blockferry/errors'
 import type { schedule } from '@blockferry/proto'
 import { admit } from './admit.ts'
@@ -140,7 +140,8 @@ export class Holder {
     while (!signal.aborted) {
       try {
         await sleep(heartbeatMs, signal)
-        const beat = await this.means.store.beat(id, tokenNumber)
+        // A database that is cut off may not answer for minutes, nor say that it will not.
+        const beat = await within(leaseMs, this.means.store.beat(id, tokenNumber), () => hung(run))
         if (signal.aborted) return
         if (!beat) return run.leave(`another process holds run ${id}`)
         answeredMs = monotonicMs()
@@ -176,6 +177,8 @@ const undo: Record<Kind, (run: HeldRun, services: Services) => Promise<void>> = 
   [Kind.VERIFY]: (run, services) => cancelSession(services.move, run, run.id),
   [Kind.UNSPECIFIED]: undoNothing,
 }
+
+const hung = (run: HeldRun): Error => new Error(`the heartbeat of run ${run.id} was not answered`)
 
 function overdue(run: HeldRun): BackupError {
   const limitMs = String(run.limits.runDeadlineMs)
