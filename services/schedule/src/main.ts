@@ -30,17 +30,16 @@ export async function startSchedule(config: ScheduleConfig): Promise<RunningServ
   const policies = new PolicyStore(pool)
   const queue = new Queue(runs, services)
   const holder = new Holder(services, runs, limits, log)
-  const clock = tick(limits.tickMs, log, [
-    () => startDue(policies, queue, log),
-    () => holder.claim(),
-  ])
+  // Apart: a policy waits for hosts that do not answer, neither runs nor their stop do.
+  undo.use(tick(limits.tickMs, log, () => startDue(policies, queue, log)))
+  const claiming = tick(limits.tickMs, log, () => holder.claim())
   undo.defer(() => holder.stop())
-  undo.use(clock)
+  undo.use(claiming)
   const service = await serve<schedule.ScheduleServiceServer>({
     address: config.address,
     name: 'blockferry.schedule.v1.ScheduleService',
     definition: schedule.ScheduleServiceService,
-    handlers: scheduleHandlers({ runs, policies, queue, holder, limits, wake: clock.wake }),
+    handlers: scheduleHandlers({ runs, policies, queue, holder, limits, wake: claiming.wake }),
     log,
   })
   undo.use(service)
@@ -49,19 +48,17 @@ export async function startSchedule(config: ScheduleConfig): Promise<RunningServ
 }
 
 interface Tick extends AsyncDisposable {
-  /** Does everything now. */
+  /** Does it now. */
   wake: () => void
 }
 
-/** Does all `actions` every `ms`, one after the other; a failure of one is logged and tried again. */
-function tick(ms: number, log: Logger, actions: (() => Promise<void>)[]): Tick {
+/** Does `action` every `ms`; a failure is logged and tried again. */
+function tick(ms: number, log: Logger, action: () => Promise<void>): Tick {
   const stopping = new AbortController()
   let waking = new AbortController()
   const loop = async () => {
     while (!stopping.signal.aborted) {
-      for (const action of actions) {
-        await action().catch((thrown: unknown) => log.error({ err: thrown }, 'tick failed'))
-      }
+      await action().catch((thrown: unknown) => log.error({ err: thrown }, 'tick failed'))
       await sleep(ms, AbortSignal.any([stopping.signal, waking.signal])).catch(() => {})
       waking = new AbortController()
     }

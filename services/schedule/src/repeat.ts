@@ -16,9 +16,9 @@ export async function startDue(policies: PolicyStore, queue: Queue, log: Logger)
       const runs = policy ? await queue.policy(policy, `due/${name}/${dueMs}`) : []
       log.info({ policy: name, runs: runs.map(({ id }) => id) }, 'policy is due')
     } catch (thrown) {
-      if (!isSilence(thrown)) throw thrown
-      // It stays due until snapshot and catalog answer again.
-      log.warn({ err: thrown, policy: name }, 'policy is due and waits')
+      // It stays due until it can be queued, and keeps no other policy from its turn.
+      const level = isSilence(thrown) ? 'warn' : 'error'
+      log[level]({ err: thrown, policy: name }, 'policy is due and waits')
       continue
     }
     await policies.moveOn(name, dueMs, nextRunMs)

@@ -1,7 +1,9 @@
+import { sleep } from '@blockferry/core'
+import { BackupError } from '@blockferry/errors'
 import { schedule } from '@blockferry/proto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { newRequestId } from './doubles.ts'
-import { ended, Site } from './site.ts'
+import { ended, eventually, Site } from './site.ts'
 
 const State = schedule.Run_State
 let site: Site
@@ -215,6 +217,25 @@ describe('policies', () => {
     expect(paused.policy?.nextRunTime).toBeUndefined()
     const byHand = await client.updatePolicy({ policy: policy({ name: 'policies/p' }) })
     expect(byHand.policy).toMatchObject({ nextRunTime: undefined, repeatDuration: undefined })
+  })
+
+  it('hold up no other run while the hosts do not answer', async () => {
+    const { run: first } = await client.startBackup(backup())
+    const { backup: name } = await ended(client, first)
+    const answer = new AbortController()
+    let asked = false
+    site.world.interfere = async (moment, called) => {
+      if (moment !== 'before' || called !== 'getVm') return
+      asked = true
+      await sleep(60_000, answer.signal)
+    }
+    await create({ repeatDuration: { seconds: 3_600n, nanos: 0 } })
+    await site.pool.query('UPDATE schedule.policies SET next_run_time = now()')
+    await eventually('the policy is due', () => asked)
+    const { run } = await client.startVerify({ backup: name, requestId: '' })
+    expect((await ended(client, run)).state).toBe(State.SUCCEEDED)
+    site.world.interfere = () => {}
+    answer.abort(new BackupError('SERVICE_UNREACHABLE', 'silenced'))
   })
 
   it('and runs are listed page by page', async () => {
