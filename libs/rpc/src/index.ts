@@ -1,5 +1,5 @@
 export { checkAddress } from './address.ts'
 export { connect, type RpcClient } from './client.ts'
-export { type Page, pageOf } from './page.ts'
+export { cutPage, type Page, pageOf } from './page.ts'
 export { type RunningService, type ServeOptions, serve } from './server.ts'
 export type { Call, CallOptions, Definition, Handlers, Methods } from './service_types.ts'

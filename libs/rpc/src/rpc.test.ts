@@ -5,7 +5,7 @@ import { newLog, sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
 import { catalog } from '@blockferry/proto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { connect, type Handlers, pageOf, serve } from './index.ts'
+import { connect, cutPage, type Handlers, pageOf, serve } from './index.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'blockferry-rpc-'))
 const address = `unix:${folder}/catalog.sock`
@@ -111,5 +111,25 @@ describe('pageOf', () => {
   it('refuses a token that no listing gave', () => {
     expect(() => pageOf({ pageSize: 0, pageToken: 'x; drop table' })).toThrow(BackupError)
     expect(pageOf({ pageSize: 5000, pageToken: '40' })).toEqual({ size: 1000, offset: 40 })
+  })
+})
+
+describe('cutPage', () => {
+  const named = (size: number) => catalog.Repository.fromPartial({ name: 'x'.repeat(size) })
+  const cut = (sizes: number[], size: number, offset = 0) => {
+    const page = cutPage(sizes.map(named), { size, offset }, catalog.Repository)
+    return [page.items.length, page.nextPageToken]
+  }
+
+  it('names the place of the next page only when there is one', () => {
+    expect(cut([1, 1, 1], 2, 10)).toEqual([2, '12'])
+    expect(cut([1, 1], 2, 10)).toEqual([2, ''])
+    expect(cut([], 2)).toEqual([0, ''])
+  })
+
+  it('ends a page before it outgrows a message, but never before its first element', () => {
+    const large = 3 * 1024 * 1024
+    expect(cut([large, large, 1], 3)).toEqual([1, '1'])
+    expect(cut([2 * large, 1], 2)).toEqual([1, '1'])
   })
 })

@@ -240,6 +240,26 @@ describe('backups', () => {
     expect((await list({ parent, vm: "' OR 1=1" })).backups).toEqual([])
   })
 
+  it('lists them however large they are', async () => {
+    await create('large')
+    const vmConfigJson = JSON.stringify({ commandLine: ['x'.repeat(1_500_000)] })
+    const made = await commit('large', { vmIdentity: 'large' })
+    const names: string[] = []
+    for (let count = 0; count < 8; count++) {
+      const name = `repositories/large/backups/large-${count}`
+      await record({ ...made, name, vmConfigJson })
+      names.push(name)
+    }
+    const seen: string[] = []
+    let pageToken = ''
+    do {
+      const page = await list({ parent: 'repositories/large', pageSize: 1000, pageToken })
+      seen.push(...page.backups.map(({ name }) => name))
+      pageToken = page.nextPageToken
+    } while (pageToken !== '')
+    expect(seen.sort()).toEqual(names)
+  })
+
   it('lists each VM once with its newest backup and its sums', async () => {
     await create('vms')
     const older = await record(await commit('vms', { vmIdentity: 'vm-x', vmDisplayName: 'a-old' }))

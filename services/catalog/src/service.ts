@@ -1,7 +1,7 @@
 import { wallMs } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import type { catalog, move } from '@blockferry/proto'
-import { type Handlers, type Page, pageOf, type RpcClient } from '@blockferry/rpc'
+import { catalog, type move, backup as proto } from '@blockferry/proto'
+import { cutPage, type Handlers, pageOf, type RpcClient } from '@blockferry/rpc'
 import type { CatalogConfig } from './config.ts'
 import { backupNameOf, checkRepositoryId, repositoryNotFound, repositoryOf } from './names.ts'
 import { type Rebuilt, rebuild } from './rebuild.ts'
@@ -28,8 +28,9 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
     },
     listRepositories: async (request) => {
       const page = pageOf(request)
-      const [rows, nextPageToken] = cut(await store.listRepositories(page), page)
-      return { repositories: rows.map(describe), nextPageToken }
+      const found = (await store.listRepositories(page)).map(describe)
+      const { items, nextPageToken } = cutPage(found, page, catalog.Repository)
+      return { repositories: items, nextPageToken }
     },
     deleteRepository: async ({ name }) => {
       const repository = repositoryOf('name', name)
@@ -60,13 +61,15 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       const { parent, vm } = request
       const repository = parent === '' ? '' : repositoryOf('parent', parent)
       if (repository !== '') await findRepository(store, parent)
-      const [backups, nextPageToken] = cut(await store.listBackups(repository, vm, page), page)
-      return { backups, nextPageToken }
+      const found = await store.listBackups(repository, vm, page)
+      const { items, nextPageToken } = cutPage(found, page, proto.Backup)
+      return { backups: items, nextPageToken }
     },
     listProtectedVms: async (request) => {
       const page = pageOf(request)
-      const [vms, nextPageToken] = cut(await store.listVms(page), page)
-      return { vms: vms.map(describeVm), nextPageToken }
+      const found = (await store.listVms(page)).map(describeVm)
+      const { items, nextPageToken } = cutPage(found, page, catalog.ProtectedVm)
+      return { vms: items, nextPageToken }
     },
     rebuildCatalog: async ({ name }, { signal }) => {
       const repositories =
@@ -159,11 +162,6 @@ async function allRepositories(store: Store): Promise<StoredRepository[]> {
     if (rows.length <= page.size) return all
     page.offset += page.size
   }
-}
-
-/** The rows of a page, and the token of the next: the store gives one more when there is one. */
-function cut<Row>(rows: Row[], { size, offset }: Page): [Row[], string] {
-  return [rows.slice(0, size), rows.length > size ? String(offset + size) : '']
 }
 
 // The incarnation is the scheduler's: it draws one per database and knows its own.

@@ -1,8 +1,8 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
 import { sleep } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { durationFromMs, move, type schedule } from '@blockferry/proto'
-import { type Call, type Handlers, pageOf } from '@blockferry/rpc'
+import { durationFromMs, move, schedule } from '@blockferry/proto'
+import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
 import type { Holder } from './holder.ts'
@@ -70,9 +70,10 @@ function policyHandlers({ policies, queue, wake }: ServiceParts) {
     },
 
     async listPolicies(request) {
-      const { size, offset } = pageOf(request)
-      const rows = await policies.list(size + 1, offset)
-      return { policies: rows.slice(0, size).map(publicPolicy), ...nextPage(rows, size, offset) }
+      const page = pageOf(request)
+      const rows = await policies.list(page.size + 1, page.offset)
+      const { items, nextPageToken } = cutPage(rows.map(publicPolicy), page, schedule.Policy)
+      return { policies: items, nextPageToken }
     },
 
     async updatePolicy({ policy }) {
@@ -148,10 +149,12 @@ function runHandlers({ runs, holder, limits }: ServiceParts) {
     },
 
     async listRuns(request) {
-      const { size, offset } = pageOf(request)
+      const page = pageOf(request)
       const vm = checkText('vm', request.vm)
-      const rows = await runs.list({ vm, activeOnly: request.activeOnly, size: size + 1, offset })
-      return { runs: rows.slice(0, size).map(publicRun), ...nextPage(rows, size, offset) }
+      const { activeOnly } = request
+      const rows = await runs.list({ vm, activeOnly, size: page.size + 1, offset: page.offset })
+      const { items, nextPageToken } = cutPage(rows.map(publicRun), page, schedule.Run)
+      return { runs: items, nextPageToken }
     },
 
     async *watchRun({ name }, { signal }: Call) {
@@ -195,10 +198,6 @@ function checkTarget(request: schedule.StartRestoreRequest): string {
     )
   }
   return ''
-}
-
-function nextPage(rows: unknown[], size: number, offset: number): { nextPageToken: string } {
-  return { nextPageToken: rows.length > size ? String(offset + size) : '' }
 }
 
 const notFound = (name: string, advice: string): BackupError =>

@@ -1,6 +1,6 @@
 import { BackupError } from '@blockferry/errors'
 import { snapshot } from '@blockferry/proto'
-import { type Call, type Handlers, pageOf } from '@blockferry/rpc'
+import { type Call, cutPage, type Handlers, type Page, pageOf } from '@blockferry/rpc'
 import type { SnapshotConfig } from './config.ts'
 import type { Drivers } from './drivers.ts'
 import { imagesHost } from './host.ts'
@@ -77,8 +77,8 @@ export function snapshotHandlers(parts: SnapshotParts): Handlers<snapshot.Snapsh
     async listHosts(request) {
       const page = pageOf(request)
       await memory.refresh()
-      const { items, nextPageToken } = cut(memory.hosts, page)
-      return { hosts: items.map(hostToWire), nextPageToken }
+      const { items, nextPageToken } = cut(memory.hosts.map(hostToWire), page, snapshot.Host)
+      return { hosts: items, nextPageToken }
     },
 
     async deleteHost({ name }) {
@@ -92,8 +92,8 @@ export function snapshotHandlers(parts: SnapshotParts): Handlers<snapshot.Snapsh
       const page = pageOf(request)
       if (request.parent !== '') checkHostName(request.parent, 'parent')
       const { vms, unreachable } = await inventoryOf(request.parent, signal)
-      const { items, nextPageToken } = cut(vms, page)
-      return { vms: items.map(vmToWire), nextPageToken, unreachableHosts: unreachable }
+      const { items, nextPageToken } = cut(vms.map(vmToWire), page, snapshot.Vm)
+      return { vms: items, nextPageToken, unreachableHosts: unreachable }
     },
 
     async getVm({ name }, { signal }: Call) {
@@ -129,18 +129,18 @@ export function snapshotHandlers(parts: SnapshotParts): Handlers<snapshot.Snapsh
     async listPoints(request, { signal }: Call) {
       const page = pageOf(request)
       await memory.refreshIfPossible()
-      const { items, nextPageToken } = cut(await points.find(signal), page)
-      const found = items.map((one) => foundToWire(one, points.isHeld(one.point.pointId)))
-      return { points: found, nextPageToken }
+      const found = (await points.find(signal)).map((one) =>
+        foundToWire(one, points.isHeld(one.point.pointId)),
+      )
+      const { items, nextPageToken } = cut(found, page, snapshot.FoundPoint)
+      return { points: items, nextPageToken }
     },
   }
 }
 
 /** One page of a listing that is whole in memory. */
-function cut<T>(all: T[], { size, offset }: { size: number; offset: number }) {
-  const end = offset + size
-  return { items: all.slice(offset, end), nextPageToken: end < all.length ? String(end) : '' }
-}
+const cut = <M>(all: M[], page: Page, type: Parameters<typeof cutPage<M>>[2]) =>
+  cutPage(all.slice(page.offset), page, type)
 
 const hostNotFound = (name: string) =>
   new BackupError('NOT_FOUND', `find ${name}: there is no such host; list the hosts`, { name })
