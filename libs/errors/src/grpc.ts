@@ -46,10 +46,13 @@ export function failureOf(thrown: unknown, service: string, address: string): Ba
     return new BackupError(info.reason, details ?? '', info.metadata)
   }
   const reason = reasonOfCode(code)
+  const call = `call the ${service} service at ${address}`
   const text =
     reason === 'SERVICE_UNREACHABLE'
-      ? `call the ${service} service at ${address}: ${causeOf(details ?? '')}; is it running?`
-      : `call the ${service} service at ${address}: ${details ?? String(thrown)}`
+      ? `${call}: ${causeOf(details ?? '')}; is it running?`
+      : reason === 'DEADLINE_EXCEEDED'
+        ? `${call}: no answer within the caller's deadline; what was asked for may be done all the same; ask again, with the same request_id if the call has one`
+        : `${call}: ${details ?? String(thrown)}`
   return new BackupError(reason, text, { service, address }, { cause: thrown })
 }
 
