@@ -262,7 +262,7 @@ function connectFailure(path: string, error: NodeJS.ErrnoException): BackupError
 const heldByAnother = (path: string) =>
   new BackupError(
     'HOST_UNREACHABLE',
-    `connect to ${path}: no greeting; another program holds the monitor, or QEMU hangs`,
+    `connect to ${path}: no greeting; another program holds the monitor, or QEMU hangs: end that program, give this host a monitor of its own, or see what QEMU waits for`,
     { path, cause: 'no greeting' },
   )
 
