@@ -92,19 +92,22 @@ async function interrupted(ground: Ground): Promise<Refusal> {
 export const badCalls: Case[] = [
   {
     name: 'two backups of one VM at once',
-    expects: { reason: 'VM_BUSY', says: /web01/ },
+    expects: { reason: 'VM_BUSY', says: /web01.*wait for its end or cancel it/ },
     makesBackup: true,
     work: busy,
   },
   {
     name: "caller's deadline exceeded",
-    expects: { reason: 'DEADLINE_EXCEEDED', says: /schedule/ },
+    expects: {
+      reason: 'DEADLINE_EXCEEDED',
+      says: /schedule .*ask again, with the same request_id/,
+    },
     makesBackup: true,
     work: deadline,
   },
   {
     name: 'Ctrl-C in blockferry backup',
-    expects: { reason: 'CANCELLED', says: /cancelled/i },
+    expects: { reason: 'CANCELLED', says: /the run was cancelled; what it had made was removed/ },
     work: interrupted,
   },
 ]

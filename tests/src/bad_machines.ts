@@ -78,7 +78,7 @@ export const badMachines: Case[] = [
   },
   {
     name: 'socket without permission',
-    expects: { reason: 'HOST_DENIED', says: /qmp\.sock.*(permission|let this user|may not)/i },
+    expects: { reason: 'HOST_DENIED', says: /qmp\.sock.*permission denied.*run as the user/ },
     work: withoutPermission,
   },
   {
@@ -88,12 +88,12 @@ export const badMachines: Case[] = [
   },
   {
     name: 'host down: QEMU hangs',
-    expects: { reason: 'HOST_UNREACHABLE', says: /qmp\.sock/ },
+    expects: { reason: 'HOST_UNREACHABLE', says: /qmp\.sock.*see what QEMU waits for/ },
     work: hangs,
   },
   {
     name: 'host down: QEMU and its image are gone',
-    expects: { reason: 'IMAGE_MISSING', says: /disk\.qcow2/ },
+    expects: { reason: 'IMAGE_MISSING', says: /disk\.qcow2.*correct the path or bring it back/ },
     work: machineGone,
   },
   {
@@ -103,7 +103,7 @@ export const badMachines: Case[] = [
   },
   {
     name: 'two VMs with one UUID',
-    expects: { reason: 'VM_UUID_DUPLICATE', says: /twin.*web01|web01.*twin/ },
+    expects: { reason: 'VM_UUID_DUPLICATE', says: /twin.*web01.*give one of them another -uuid/ },
     work: sameUuid,
   },
 ]

@@ -110,17 +110,20 @@ const tooNew = (ground: Ground) =>
 export const badRepositories: Case[] = [
   {
     name: 'repository missing',
-    expects: { reason: 'REPOSITORY_MISSING', says: /\/bad\/r/ },
+    expects: { reason: 'REPOSITORY_MISSING', says: /\/bad\/r: there is none; check the path/ },
     work: missing,
   },
   {
     name: 'repository read-only',
-    expects: { reason: 'REPOSITORY_READ_ONLY', says: /\/bad\/r/ },
+    expects: {
+      reason: 'REPOSITORY_READ_ONLY',
+      says: /\/bad\/r.*mount the file system for writing/,
+    },
     work: readOnly,
   },
   {
     name: 'repository full',
-    expects: { reason: 'REPOSITORY_FULL', says: /\/bad\/r/ },
+    expects: { reason: 'REPOSITORY_FULL', says: /\/bad\/r.*free space/ },
     work: overflowing,
   },
   {
