@@ -195,14 +195,19 @@ export class QemuDriver implements HypervisorDriver {
     const record = await this.#run.readRecord(pointId)
     await this.#undoLeftHold(pointId)
     const paths = record ? [record.monitor] : await this.#monitors.list()
+    const faults: unknown[] = []
     for (const path of paths) {
-      await this.#monitors.alone(path, async () => {
+      const releasing = this.#monitors.alone(path, async () => {
         if (record?.qemu && !(await isRunning(record.qemu))) return
         await ignoreAbsent(() =>
           withMonitor(path, signal, (qmp) => this.#release(qmp, pointId, outcome, record)),
         )
       })
+      // Without a record the point may be anywhere: a monitor that hangs must not keep it there.
+      await releasing.catch((thrown) => faults.push(thrown))
     }
+    // The files stay as a reminder to ask again.
+    if (faults.length > 0) throw faults[0]
     await this.#removeFiles(pointId)
   }
 
@@ -249,6 +254,16 @@ export class QemuDriver implements HypervisorDriver {
     else await undo(mark.job)
   }
 
+  /**
+   * A guest that is held by nobody any more goes on at once, long before its point is due to be
+   * removed. What fails here is tried again by the next look and by the release.
+   */
+  async #letGoOn(pointId: string): Promise<void> {
+    // Who works on the point in this process undoes its hold, too.
+    if (this.#points.isHeld(pointId)) return
+    await this.#points.alone(pointId, () => this.#undoLeftHold(pointId)).catch(() => {})
+  }
+
   async findPoints(signal: AbortSignal): Promise<FoundPoint[]> {
     const found = new Map<string, FoundPoint>()
     for (const { vm, qemu } of await this.#host.list(signal)) {
@@ -265,6 +280,7 @@ export class QemuDriver implements HypervisorDriver {
       }
     }
     for (const pointId of await this.#run.pointIds(this.#fleece.folder)) {
+      await this.#letGoOn(pointId)
       if (found.has(pointId)) continue
       const vm = (await this.#run.readRecord(pointId))?.point.vm
       const point = { vmIdentity: vm?.identity ?? '', vmName: vm?.name ?? '' }
