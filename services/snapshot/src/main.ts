@@ -2,7 +2,7 @@
 // process left behind is removed even while PostgreSQL is down.
 import { mkdir } from 'node:fs/promises'
 import { newLog } from '@blockferry/core'
-import { asBackupError } from '@blockferry/errors'
+import { argumentInvalid, asBackupError } from '@blockferry/errors'
 import { openPool } from '@blockferry/postgres'
 import { snapshot } from '@blockferry/proto'
 import { type RunningService, serve } from '@blockferry/rpc'
@@ -18,6 +18,7 @@ import { Store } from './store.ts'
 /** Starts the service; disposing of the answer stops it in order. */
 export async function startSnapshot(config: SnapshotConfig): Promise<RunningService> {
   const log = newLog('snapshot', config.logLevel)
+  checkRunFolder(config.runFolder)
   await using parts = new AsyncDisposableStack()
   const tag = await installationTag(config.stateFolder)
   await mkdir(config.runFolder, { recursive: true, mode: 0o700 })
@@ -48,4 +49,16 @@ export async function startSnapshot(config: SnapshotConfig): Promise<RunningServ
   parts.use(service)
   const running = parts.move()
   return { address: service.address, [Symbol.asyncDispose]: () => running.disposeAsync() }
+}
+
+const socketPathSizeMax = 107
+/** Longest path below the run folder: the monitor of a storage daemon. */
+const socketBelow = '/012345/bf-012345-0123456789ab/qmp.sock'
+
+/** Too long a path would be found out by QEMU, with the first point. Errors: ARGUMENT_INVALID. */
+function checkRunFolder(runFolder: string): void {
+  const size = Buffer.byteLength(runFolder) + socketBelow.length
+  if (size <= socketPathSizeMax) return
+  const sizeMax = socketPathSizeMax - socketBelow.length
+  throw argumentInvalid('run folder', runFolder, `use a folder of at most ${sizeMax} bytes`)
 }

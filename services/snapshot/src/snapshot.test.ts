@@ -372,3 +372,15 @@ describe('a restart of the service', () => {
     expect(await points()).toMatchObject([{ pointId, ours: true, held: true }])
   })
 })
+
+describe('a state folder', () => {
+  it('whose sockets of points would have too long a path is refused at the start', async () => {
+    const stateFolder = join(home, 'x'.repeat(80 - home.length))
+    const failure = await startSnapshot(snapshotConfig({ ...settings, stateFolder })).then(
+      (started) => started[Symbol.asyncDispose](),
+      (thrown) => thrown,
+    )
+    expect(failure).toMatchObject({ reason: 'ARGUMENT_INVALID' })
+    expect(failure.message).toContain(join(stateFolder, 'run'))
+  })
+})
