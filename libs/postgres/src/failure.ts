@@ -14,7 +14,8 @@ function isConnectionFailure(thrown: unknown): boolean {
   if (isSqlState(code)) return /^(08|57P0|53300)/.test(code)
   if (code !== '') return /^E[A-Z]+$/.test(code)
   return (
-    thrown instanceof Error && /connection|timeout expired|timeout exceeded/i.test(thrown.message)
+    thrown instanceof Error &&
+    /connection|timeout expired|timeout exceeded|read timeout/i.test(thrown.message)
   )
 }
 

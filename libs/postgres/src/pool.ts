@@ -31,10 +31,17 @@ export interface PoolOptions {
   applicationName?: string
   connectionsMax?: number
   connectTimeoutMs?: number
+  /** After which the server ends a statement. */
   statementTimeoutMs?: number
+  /** After which an answer is waited for no longer: a server that is cut off ends nothing. */
+  answerTimeoutMs?: number
   /** Told when an idle connection breaks; the pool replaces it by itself. */
   onBroken?: (error: Error) => void
 }
+
+// Longer than the server's own limit and than a migration waits for another one. Without it a query
+// lasts until TCP gives up, a quarter of an hour.
+const answerTimeoutMsDefault = 120_000
 
 const bigintColumns: pg.CustomTypesConfig = {
   getTypeParser(id: number, format?: 'text' | 'binary') {
@@ -56,6 +63,7 @@ export function openPool(url: string, options: PoolOptions = {}): Pool {
     max: options.connectionsMax ?? 8,
     connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
     statement_timeout: options.statementTimeoutMs ?? 30_000,
+    query_timeout: options.answerTimeoutMs ?? answerTimeoutMsDefault,
     types: bigintColumns,
   })
   // Without a listener a server that stops would take the process down through an idle connection.

@@ -64,6 +64,25 @@ describe('openPool', () => {
   })
 })
 
+describe('a server that hangs', () => {
+  it.each([
+    ['a query', (on: Pool) => on.query('SELECT 1')],
+    ['a transaction', (on: Pool) => transaction(on, (session) => session.query('SELECT 1'))],
+  ])('is waited for by %s no longer than the limit', async (_, ask) => {
+    const cutOff = openPool(server.url, { connectionsMax: 1, answerTimeoutMs: 300 })
+    const { rows } = await cutOff.query<{ pid: number }>('SELECT pg_backend_pid() AS pid')
+    const pid = rows[0]?.pid ?? 0
+    process.kill(pid, 'SIGSTOP')
+    try {
+      await expect(ask(cutOff)).rejects.toMatchObject({ reason: 'DATABASE_UNREACHABLE' })
+      expect((await cutOff.query('SELECT 1')).count).toBe(1)
+    } finally {
+      process.kill(pid, 'SIGCONT')
+      await cutOff.end()
+    }
+  })
+})
+
 describe('transaction', () => {
   it('leaves nothing of work that throws', async () => {
     await pool.query('CREATE TABLE undone (n integer)')
