@@ -46,6 +46,21 @@ describe('chooseBases', () => {
     expect(kept?.base?.backupId).toBe(`backup-${newer}`)
   })
 
+  it.each([
+    ['larger', 2048],
+    ['smaller', 512],
+  ])('reads a disk whole that is %s than in the base', (_, sizeBytes) => {
+    const resized = { ...diskWith('a', bitmapOf(newer)), sizeBytes }
+    const [changed, same] = chooseBases(
+      [resized, diskWith('b', bitmapOf(newer))],
+      bases,
+      repositoryId,
+    )
+    expect(changed?.base).toBeNull()
+    expect(changed?.decisions.map(({ decision }) => decision)).toEqual(['DISK_RESIZED'])
+    expect(same?.base?.backupId).toBe(`backup-${newer}`)
+  })
+
   it('never uses the bitmap of another repository', () => {
     const other = { ...bitmapOf(newer), name: bitmapName('f'.repeat(32), newer) }
     const [chosen] = chooseBases([diskWith('a', other)], bases, repositoryId)
