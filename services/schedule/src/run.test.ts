@@ -184,6 +184,24 @@ describe('a backup run', () => {
     expect(new Set(site.world.sessions.keys()).size).toBe(2)
   })
 
+  it('ends the reader of a lost point, then the point, then takes a new one', async () => {
+    site.world.movingMs = 60_000
+    await using client = await site.schedule()
+    const { run } = await client.startBackup(request())
+    await eventually('a session', () => site.world.sessions.size === 1)
+    const [lost] = [...site.world.sessions.keys()]
+    site.world.movingMs = 50
+    site.world.points.clear()
+    expect((await ended(client, run)).state).toBe(State.SUCCEEDED)
+    expect(site.world.cancelled).toEqual([lost])
+    const outcomes = site.world.released.map(({ outcome }) => outcome)
+    expect(outcomes).toEqual([DROPPED, COMMITTED])
+    expect(site.world.released.map(({ pointId }) => pointId)).toEqual(site.world.begun)
+    const undoing = ['beginPoint', 'cancelSession', 'releasePoint']
+    const calls = site.world.calls.filter((call) => undoing.includes(call))
+    expect(calls).toEqual([...undoing, 'beginPoint', 'releasePoint'])
+  })
+
   it('takes a new point when the first one ended with the snapshot service that took it', async () => {
     await using client = await site.schedule()
     let lost = false
