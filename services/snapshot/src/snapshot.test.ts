@@ -245,6 +245,33 @@ describe('points', () => {
     await begin('b')
   })
 
+  it('stay when their run comes back while another one is removed', async () => {
+    const journal = join(home, 'journal')
+    await writeFile(journal, '')
+    const vms = ['first', 'one', 'other']
+    for (const vm of vms) {
+      await image(`${vm}/d.raw`)
+      const start = `echo ${vm} >> ${journal}; sleep 1.5`
+      await writeFile(join(images, vm, 'vm.yaml'), `start: ${start}`)
+    }
+    await createHost('h')
+    const ids = new Map<string, string>()
+    // The removal of the first lasts until the leases of both others have run out.
+    for (const vm of vms.toReversed()) {
+      const leaseDuration = durationFromMs(vm === 'first' ? 500 : 1_500)
+      ids.set(vm, (await begin(vm, { leaseDuration })).pointId)
+    }
+    const removing = async () => (await readFile(journal, 'utf8')).trim().split('\n')
+    await waitFor(async () => (await removing()).length === 2)
+    const seen = await removing()
+    const waiting = vms.find((vm) => !seen.includes(vm)) ?? ''
+    const pointId = ids.get(waiting) ?? ''
+    await client.holdPoint({ pointId, leaseDuration: durationFromMs(60_000) })
+    await waitFor(async () => (await points()).length === 1)
+    await sleep(500)
+    expect(await points()).toMatchObject([{ pointId, held: true }])
+  })
+
   it('are undone when their caller goes away in the middle', async () => {
     await image('web/d.raw')
     await writeFile(
