@@ -94,6 +94,8 @@ Status Session::Fence() {
   for (const std::string& name : older) {
     std::string from = folder_ + "/" + name;
     Status status = files.RenameNoReplace(from, from + kFencedSuffix);
+    // A crash kept both names of an earlier rename; removing one fences as well.
+    if (status.Is(reason::kAlreadyExists)) status = files.Remove(from);
     // It has committed or ended meanwhile.
     if (!status.ok() && !status.Is(reason::kNotFound)) return status;
   }
@@ -148,8 +150,16 @@ Status Session::Fail(Status failure) {
   return failure_;
 }
 
+Status Session::CheckUsable() const {
+  if (!ended_) return failure_;
+  return Status(reason::kArgumentInvalid,
+                "store a disk of VM " + options_.vm_pseudonym +
+                    ": the session has committed or was aborted; open another one",
+                {{"field", "session"}});
+}
+
 Result<std::optional<Session::Put>> Session::FindPresent(RecordType type, const Digest& name) {
-  RETURN_IF_ERROR(failure_);
+  RETURN_IF_ERROR(CheckUsable());
   if (std::optional<RecordPlace> place = repository_->index_.Find(type, name)) {
     referenced_packs_.insert(place->pack);
     return std::optional<Put>(Put{});
@@ -219,13 +229,13 @@ std::string Session::CheckpointPath(const std::string& disk_id, std::string_view
 
 Status Session::SaveCheckpoint(const std::string& disk_id, Bytes state) {
   std::lock_guard lock(mutex_);
-  RETURN_IF_ERROR(failure_);
+  RETURN_IF_ERROR(CheckUsable());
   return WriteCheckpoint(disk_id, state);
 }
 
 Status Session::KeepComplete(CompleteDisk disk) {
   std::lock_guard lock(mutex_);
-  RETURN_IF_ERROR(failure_);
+  RETURN_IF_ERROR(CheckUsable());
   if (disk.ordinal <= sealed_count_) return WriteCheckpoint(disk.disk_id, disk.state);
   complete_disks_.push_back(std::move(disk));
   return {};

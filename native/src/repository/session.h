@@ -94,6 +94,7 @@ class Session {
   bool ReferTo(Bytes pack_ids);
 
   // REQUIRES: the lock is held.
+  Status CheckUsable() const;
   Result<std::optional<Put>> FindPresent(RecordType type, const Digest& name);
   Status StartPack();
   Status SealPack();

@@ -108,6 +108,17 @@ TEST_F(SessionTest, FencesAnOlderSession) {
   EXPECT_TRUE(new_session->Commit({"b2", "", {{"d", *root, kSize}}, {}}).ok());
 }
 
+TEST_F(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
+  std::unique_ptr<Session> older = Open("p1", {1, 1});
+  ASSERT_EQ(SessionFiles().size(), 1u);
+  ASSERT_TRUE(files_.CreateExclusive(SessionFiles()[0] + ".fenced").ok());
+  std::unique_ptr<Session> newer = Open("p2", {1, 2});
+  ASSERT_NE(newer, nullptr);
+  EXPECT_TRUE(older->Commit({"b1", "", {}, {}}).status().Is(reason::kRunFenced));
+  EXPECT_TRUE(newer->Commit({"b2", "", {}, {}}).ok());
+  EXPECT_TRUE(SessionFiles().empty());
+}
+
 TEST_F(SessionTest, OfAnOlderTokenIsRefusedWhileANewerIsOpenAndAfterItCommitted) {
   {
     std::unique_ptr<Session> newer = Open("p2", {2, 1});
@@ -375,6 +386,20 @@ TEST_F(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {
   ASSERT_TRUE(session->Commit({"b1", "", {{"d", *root, kSize}}, {}}).ok());
   ByteVector plain(kBlockSize);
   EXPECT_TRUE(repository_->ReadChunk(name, plain, nullptr).Is(reason::kBlockCorrupt));
+}
+
+TEST_F(SessionTest, RefusesToStoreAnythingOnceItHasEnded) {
+  for (bool commits : {true, false}) {
+    std::unique_ptr<Session> session = Open("p1", {1, 1});
+    if (commits) {
+      ASSERT_TRUE(session->Commit({"b1", "", {}, {}}).ok());
+    } else {
+      ASSERT_TRUE(session->Abort().ok());
+    }
+    EXPECT_TRUE(StoreTestDisk(*session, "d", disk_, kSize).status().Is(reason::kArgumentInvalid));
+    EXPECT_TRUE(StoreTestDisk(*session, "e", {}, kSize).status().Is(reason::kArgumentInvalid));
+    EXPECT_TRUE(SessionFiles().empty());
+  }
 }
 
 TEST_F(SessionTest, LeavesNothingBehindWhenItAborts) {
