@@ -16,6 +16,7 @@ namespace {
 std::string_view ReasonOf(int error_number) {
   switch (error_number) {
     case ENOENT:
+    case ENOTDIR:
       return reason::kNotFound;
     case EEXIST:
       return reason::kAlreadyExists;

@@ -1,8 +1,11 @@
 // What a crash, a full disk or a failed sync leaves of a repository, at every single call.
 #include <gtest/gtest.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <functional>
 #include <random>
+#include <utility>
 
 #include "core/crash_files.h"
 #include "repository/repository.h"
@@ -121,17 +124,21 @@ TEST(Crash, AtAnyCallLeavesTheOldOrTheNewBackup) {
 }
 
 TEST(Crash, AtAnyCallOfACreationLeavesNoneOrAWholeRepository) {
+  uint32_t seed = std::random_device()();
+  SCOPED_TRACE("SEED=" + std::to_string(seed));
   int crashes = 0;
   bool came = true;
+  std::vector<Survivor> survivors(10, Survivor::kMixture);
+  survivors.insert(survivors.end(), {Survivor::kProcess, Survivor::kPlatter});
   for (uint64_t call = 1; came; ++call) {
-    for (Survivor survivor : {Survivor::kProcess, Survivor::kPlatter, Survivor::kMixture}) {
+    for (Survivor survivor : survivors) {
       SCOPED_TRACE("call " + std::to_string(call));
       CrashFiles files;
       files.CrashAt(call);
       bool answered = Repository::Create(files, kFolder).ok();
       came = files.planned_fault_came();
       crashes += came ? 1 : 0;
-      files.Restart(survivor, static_cast<uint32_t>(call));
+      files.Restart(survivor, seed++);
       Result<std::unique_ptr<Repository>> opened = OpenRepository(files);
       if (!opened.ok()) {
         EXPECT_FALSE(answered);
@@ -143,6 +150,37 @@ TEST(Crash, AtAnyCallOfACreationLeavesNoneOrAWholeRepository) {
     }
   }
   EXPECT_GT(crashes, 3 * 260);
+}
+
+// Does something else just before the file `repository` is renamed into place.
+class InterruptedFiles : public CrashFiles {
+ public:
+  Status RenameNoReplace(const std::string& from, const std::string& to) override {
+    if (interruption) std::exchange(interruption, nullptr)();
+    return CrashFiles::RenameNoReplace(from, to);
+  }
+  std::function<void()> interruption;
+};
+
+TEST(Creation, AmidAnotherThatFailsAtAnyCallIsWhole) {
+  bool came = true;
+  for (uint64_t call = 1; came; ++call) {
+    SCOPED_TRACE("call " + std::to_string(call));
+    InterruptedFiles files;
+    files.interruption = [&] {
+      files.FailAt(call, Status(reason::kRepositoryFull, "planned"));
+      static_cast<void>(Repository::Create(files, kFolder).ok());
+      came = files.planned_fault_came();
+      files.FailAt(0, {});
+    };
+    Result<RepositoryInfo> created = Repository::Create(files, kFolder);
+    EXPECT_TRUE(created.ok() || created.status().Is(reason::kRepositoryExists));
+    Result<std::unique_ptr<Repository>> opened = OpenRepository(files);
+    ASSERT_TRUE(opened.ok()) << opened.status().message();
+    if (created.ok()) {
+      EXPECT_EQ((*opened)->info().repository_id, created->repository_id);
+    }
+  }
 }
 
 TEST(FullDisk, AtAnyCallFailsOnlyThisBackup) {
@@ -172,6 +210,31 @@ TEST(FullDisk, AtAnyCallFailsOnlyThisBackup) {
     }
   }
   EXPECT_GT(failures, 60);
+}
+
+// Cannot open packs for a while, as when too many files are open.
+class UnreachablePacks : public CrashFiles {
+ public:
+  Result<std::unique_ptr<File>> OpenForRead(const std::string& path) override {
+    if (unreachable && path.ends_with(".pack")) return FileError("open", path, EMFILE);
+    return CrashFiles::OpenForRead(path);
+  }
+  bool unreachable = false;
+};
+
+TEST(Packs, ThatCannotBeReachedAreNotTakenForLostOnes) {
+  UnreachablePacks files;
+  ASSERT_TRUE(Repository::Create(files, kFolder).ok());
+  TestDisk disk = {{3, 1}};
+  std::optional<Digest> root = BackUpFirst(**OpenRepository(files), disk)->disks[0].root;
+  files.unreachable = true;
+  std::unique_ptr<Repository> repository = *OpenRepository(files);
+  MapReader reader(repository.get(), root, BlockCountOf(kSize));
+  Status lacking = reader.Find(3).status();
+  EXPECT_TRUE(lacking.Is(reason::kRepositoryUnreachable)) << lacking.message();
+  files.unreachable = false;
+  ASSERT_TRUE(repository->Refresh().ok());
+  EXPECT_EQ(CompareTestDisk(*repository, root, disk, kSize), "");
 }
 
 TEST(BitFlip, AnywhereInAPackIsFoundAndNeverReturned) {

@@ -47,7 +47,7 @@ Status Missing(const std::string& folder, const std::string& what) {
 Status CheckEmpty(FileSystem& files, const std::string& folder) {
   ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder));
   for (const FolderEntry& entry : entries) {
-    if (entry.name == kNewRepositoryFile) continue;
+    if (entry.name.starts_with(kNewRepositoryFile)) continue;
     if (entry.name == kRepositoryFile) return Exists(folder, "there is a repository already");
     bool is_ours =
         entry.is_folder && (entry.name == kPacksFolder || entry.name == kManifestsFolder ||
@@ -72,6 +72,20 @@ Status CheckEmpty(FileSystem& files, const std::string& folder) {
   return {};
 }
 
+// Of creations that were cut off. They may also be of one that still runs: it then finds this one.
+void RemoveNewFiles(FileSystem& files, const std::string& folder) {
+  Result<std::vector<FolderEntry>> entries = files.List(folder);
+  if (!entries.ok()) return;
+  for (const FolderEntry& entry : *entries) {
+    if (!entry.name.starts_with(kNewRepositoryFile)) continue;
+    static_cast<void>(files.Remove(Join(folder, entry.name)));
+  }
+}
+
+std::string_view KindOf(RecordType type) {
+  return type == RecordType::kChunk ? "chunk" : "map node";
+}
+
 // A folder that is there already is fine.
 Status EnsureFolder(FileSystem& files, const std::string& path) {
   Status status = files.CreateFolder(path);
@@ -86,7 +100,11 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
     return Missing(folder, "the folder that it would be created in does not exist");
   }
   if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
-  if (!made.ok()) RETURN_IF_ERROR(CheckEmpty(files, folder));
+  if (!made.ok()) {
+    Status empty = CheckEmpty(files, folder);
+    if (empty.Is(reason::kNotFound)) return Exists(folder, "it is not a folder");
+    RETURN_IF_ERROR(empty);
+  }
   for (const char* name : {kPacksFolder, kManifestsFolder, kSessionsFolder, kIncarnationsFolder}) {
     RETURN_IF_ERROR(EnsureFolder(files, Join(folder, name)));
   }
@@ -94,24 +112,28 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
     RETURN_IF_ERROR(EnsureFolder(files, Join(folder, name)));
   }
   RETURN_IF_ERROR(files.SyncFolder(Join(folder, kPacksFolder)));
+  RETURN_IF_ERROR(files.SyncFolder(folder));
 
-  // The file comes last and by rename: a folder that has it is a whole repository.
+  // The file comes last and by rename: a folder that has it is a whole repository. Its first name
+  // is this creation's own, so that another one at the same time never renames a torn file.
   RepositoryIdentity identity;
   FillRandom(identity.id);
   FillRandom(identity.naming_key);
-  std::string temporary = Join(folder, kNewRepositoryFile);
-  Status removed = files.Remove(temporary);
-  if (!removed.ok() && !removed.Is(reason::kNotFound)) return removed;
+  std::byte random[8];
+  FillRandom(random);
+  std::string temporary = Join(folder, kNewRepositoryFile) + "-" + HexOf(random);
   ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.CreateExclusive(temporary));
   RETURN_IF_ERROR(file->Append(EncodeIdentity(identity)));
   RETURN_IF_ERROR(file->Sync());
   Status renamed = files.RenameNoReplace(temporary, Join(folder, kRepositoryFile));
   if (renamed.Is(reason::kAlreadyExists) || renamed.Is(reason::kNotFound)) {
+    static_cast<void>(files.Remove(temporary));
     return Exists(folder, "another program created one at the same time");
   }
   RETURN_IF_ERROR(renamed);
   RETURN_IF_ERROR(files.SyncFolder(folder));
   RETURN_IF_ERROR(files.SyncFolder(Join(folder, "..")));
+  RemoveNewFiles(files, folder);
   return RepositoryInfo{identity.id, kVersion, kBlockSize, 0, 0, 0};
 }
 
@@ -301,15 +323,17 @@ bool Repository::Has(const Digest& name) {
 Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
                              bool size_is_exact, MutableBytes* plain) {
   PackId id = index_.IdOf(place.pack);
-  std::string_view kind = type == RecordType::kChunk ? "chunk " : "map node ";
-  std::string where = "read " + std::string(kind) + HexOf(name) + " at offset " +
-                      std::to_string(place.offset) + " of pack " + HexOf(id) + ": ";
-  Metadata metadata = {
-      {"name", HexOf(name)}, {"pack", HexOf(id)}, {"offset", std::to_string(place.offset)}};
+  auto failure = [&](std::string_view reason, const std::string& what) {
+    return Status(
+        reason,
+        "read " + std::string(KindOf(type)) + " " + HexOf(name) + " at offset " +
+            std::to_string(place.offset) + " of pack " + HexOf(id) + ": " + what +
+            "; use another backup or another copy",
+        {{"name", HexOf(name)}, {"pack", HexOf(id)}, {"offset", std::to_string(place.offset)}});
+  };
   Result<std::shared_ptr<File>> file = pack_files_.Open(PackPath(id));
   if (file.status().Is(reason::kNotFound)) {
-    return Status(reason::kChunkMissing,
-                  where + "the pack is gone; use another backup or another copy", metadata);
+    return failure(reason::kChunkMissing, "the pack is gone");
   }
   RETURN_IF_ERROR(file);
   Result<size_t> size =
@@ -328,8 +352,22 @@ Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPl
   }
   // From now on a backup stores it anew.
   index_.MarkDamaged(type, name, place);
-  return Status(reason::kBlockCorrupt, where + damage + "; use another backup or another copy",
-                metadata);
+  return failure(reason::kBlockCorrupt, damage);
+}
+
+// No usable pack holds the name. One that could not be reached may: that is worth another try.
+Status Repository::Lacking(RecordType type, const Digest& name) {
+  std::vector<DamagedFile> damaged = damaged_packs();
+  std::string what = "read " + std::string(KindOf(type)) + " " + HexOf(name) + ": ";
+  for (const DamagedFile& pack : damaged) {
+    if (pack.damage.Is(reason::kRepositoryDamaged)) continue;
+    return Status(pack.damage.reason(), what + "a pack was passed over, " + pack.damage.message(),
+                  {{"name", HexOf(name)}, {"path", pack.path}});
+  }
+  return Status(reason::kChunkMissing,
+                what + "no pack holds it, " + std::to_string(damaged.size()) +
+                    " packs cannot be read; use another backup or another copy",
+                {{"name", HexOf(name)}, {"damaged_packs", std::to_string(damaged.size())}});
 }
 
 Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
@@ -342,16 +380,10 @@ Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, Mutab
       if (stored_size != nullptr) *stored_size = place.stored_size;
       return read.size();
     }
-    failure = status;
+    // Of several, the one that is worth another try counts.
+    if (failure.ok() || failure.Is(reason::kBlockCorrupt)) failure = status;
   }
-  if (!failure.ok()) return failure;
-  size_t damaged_count = damaged_packs().size();
-  std::string_view kind = type == RecordType::kChunk ? "chunk " : "map node ";
-  return Status(reason::kChunkMissing,
-                "read " + std::string(kind) + HexOf(name) + ": no pack holds it, " +
-                    std::to_string(damaged_count) +
-                    " packs cannot be read; use another backup or another copy",
-                {{"name", HexOf(name)}, {"damaged_packs", std::to_string(damaged_count)}});
+  return failure.ok() ? Lacking(type, name) : failure;
 }
 
 Status Repository::ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) {

@@ -86,6 +86,7 @@ class Repository : public ChunkReader {
                             bool size_is_exact, uint64_t* stored_size);
   Status ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
                    bool size_is_exact, MutableBytes* plain);
+  Status Lacking(RecordType type, const Digest& name);
   Status RefreshFolder(const std::string& folder, std::set<std::string>* seen);
   // A pack that a session of this process has sealed.
   uint32_t AddSealedPack(const PackWriter& pack);

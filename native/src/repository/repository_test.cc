@@ -127,6 +127,12 @@ TEST_F(RepositoryTest, IsMadeInAMissingOrEmptyFolderOnly) {
   EXPECT_TRUE(Repository::Create(SystemFiles(), parent_ + "/a/b/c")
                   .status()
                   .Is(reason::kRepositoryMissing));
+  Write(parent_ + "/file", "");
+  EXPECT_TRUE(
+      Repository::Create(SystemFiles(), parent_ + "/file").status().Is(reason::kRepositoryExists));
+  EXPECT_TRUE(Repository::Open(SystemFiles(), parent_ + "/file", false)
+                  .status()
+                  .Is(reason::kRepositoryMissing));
 }
 
 TEST_F(RepositoryTest, IsNotMadeOverOneThatLostItsFile) {
