@@ -65,6 +65,9 @@ uint32_t PackIndex::AddPack(const PackId& id, uint64_t size, std::span<const Pac
     if (entry.type == RecordType::kChunk) ++pack.chunk_count;
   }
   packs_.push_back(pack);
+  ++pack_count_;
+  stored_ += pack.size;
+  chunk_count_ += pack.chunk_count;
   by_id_.emplace(HexOf(id), number);
   for (const PackEntry& entry : entries) {
     // At most three quarters full, so that a miss stays short.
@@ -79,8 +82,12 @@ uint32_t PackIndex::AddPack(const PackId& id, uint64_t size, std::span<const Pac
 
 void PackIndex::RemovePack(uint32_t pack) {
   std::unique_lock lock(mutex_);
-  packs_[pack].usable = false;
-  by_id_.erase(HexOf(packs_[pack].id));
+  Pack& gone = packs_[pack];
+  gone.usable = false;
+  by_id_.erase(HexOf(gone.id));
+  --pack_count_;
+  stored_ -= gone.size;
+  chunk_count_ -= gone.chunk_count;
 }
 
 void PackIndex::MarkDamaged(RecordType type, const Digest& name, const RecordPlace& place) {
@@ -140,27 +147,6 @@ std::vector<PackId> PackIndex::UsablePacks() const {
     if (pack.usable) ids.push_back(pack.id);
   }
   return ids;
-}
-
-uint64_t PackIndex::Sum(uint64_t (*of)(const Pack&)) const {
-  std::shared_lock lock(mutex_);
-  uint64_t sum = 0;
-  for (const Pack& pack : packs_) {
-    if (pack.usable) sum += of(pack);
-  }
-  return sum;
-}
-
-uint64_t PackIndex::pack_count() const {
-  return Sum([](const Pack&) { return uint64_t{1}; });
-}
-
-uint64_t PackIndex::stored() const {
-  return Sum([](const Pack& pack) { return pack.size; });
-}
-
-uint64_t PackIndex::chunk_count() const {
-  return Sum([](const Pack& pack) { return pack.chunk_count; });
 }
 
 }  // namespace blockferry

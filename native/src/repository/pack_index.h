@@ -7,6 +7,7 @@
 #ifndef BLOCKFERRY_REPOSITORY_PACK_INDEX_H_
 #define BLOCKFERRY_REPOSITORY_PACK_INDEX_H_
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <shared_mutex>
@@ -43,9 +44,10 @@ class PackIndex {
   bool IsUsable(uint32_t pack) const;
   std::vector<PackId> UsablePacks() const;
 
-  uint64_t pack_count() const;
-  uint64_t stored() const;
-  uint64_t chunk_count() const;
+  // Without the lock: the thread that asks must not wait for a table that grows.
+  uint64_t pack_count() const { return pack_count_; }
+  uint64_t stored() const { return stored_; }
+  uint64_t chunk_count() const { return chunk_count_; }
 
  private:
   struct Pack {
@@ -68,7 +70,6 @@ class PackIndex {
   void ForEach(RecordType type, const Digest& name, Visit visit) const;
   void Insert(const Slot& slot, const Place& place);
   void Grow();
-  uint64_t Sum(uint64_t (*of)(const Pack&)) const;
 
   mutable std::shared_mutex mutex_;
   std::vector<Pack> packs_;
@@ -76,6 +77,10 @@ class PackIndex {
   std::vector<Slot> slots_;
   std::vector<Place> places_;
   uint64_t used_ = 0;
+  // Of the usable packs.
+  std::atomic<uint64_t> pack_count_ = 0;
+  std::atomic<uint64_t> stored_ = 0;
+  std::atomic<uint64_t> chunk_count_ = 0;
 };
 
 }  // namespace blockferry
