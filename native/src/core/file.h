@@ -2,8 +2,8 @@
 // it, or end the process at any call of what the shipped code really does.
 //
 // Errors carry a reason of the repository: NOT_FOUND for ENOENT and ENOTDIR, ALREADY_EXISTS for
-// EEXIST (callers translate these two), REPOSITORY_FULL, REPOSITORY_READ_ONLY, REPOSITORY_DENIED, and
-// REPOSITORY_UNREACHABLE for every other answer of the system.
+// EEXIST (callers translate these two), REPOSITORY_FULL, REPOSITORY_READ_ONLY, REPOSITORY_DENIED,
+// and REPOSITORY_UNREACHABLE for every other answer of the system.
 #ifndef BLOCKFERRY_CORE_FILE_H_
 #define BLOCKFERRY_CORE_FILE_H_
 
