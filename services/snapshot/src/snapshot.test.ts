@@ -269,6 +269,8 @@ describe('points', () => {
     await client.holdPoint({ pointId, leaseDuration: durationFromMs(60_000) })
     await waitFor(async () => (await points()).length === 1)
     await sleep(500)
+    // A removal would have begun to start the VM by now.
+    expect(await removing()).toEqual(seen)
     expect(await points()).toMatchObject([{ pointId, held: true }])
   })
 
