@@ -341,6 +341,17 @@ describe('backup', () => {
     expect((await failureOf(commit)).reason).toBe('IMAGE_MISSING')
   })
 
+  it('refuses a commit while blocks still move', async () => {
+    await using silent = await silentServer(stand.path('early.sock'))
+    const request = stand.request([nbdDisk('vda', silent.uri, mib)], { vmIdentity: 'early' })
+    await stand.calls.startBackup(request)
+    const name = `sessions/${request.sessionId}`
+    const commit = stand.calls.commitBackup({ name, decisions: [] }, { deadlineMs: 5_000 })
+    expect((await failureOf(commit)).reason).toBe('ARGUMENT_INVALID')
+    await stand.calls.cancelSession({ name })
+    expect((await manifestsOf('early')).backups).toEqual([])
+  })
+
   it('stops on cancel, moving or moved, and can be started again', async () => {
     await using silent = await silentServer(stand.path('silent2.sock'))
     const hanging = stand.request([nbdDisk('vda', silent.uri, mib)], { vmIdentity: 'cancel' })
