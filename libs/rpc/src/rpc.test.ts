@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { newLog, sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
-import { catalog } from '@blockferry/proto'
+import { catalog, move } from '@blockferry/proto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { connect, cutPage, type Handlers, pageOf, serve } from './index.ts'
 
@@ -104,6 +104,38 @@ describe('serve and connect', () => {
       })
       await expect(started, open).rejects.toBeInstanceOf(BackupError)
     }
+  })
+})
+
+describe('a watch', () => {
+  it('ends when its caller left before the answer that fills the connection', async () => {
+    const mover = `unix:${folder}/move.sock`
+    const large = move.Session.fromPartial({ errorMessage: 'x'.repeat(2 * 1024 * 1024) })
+    const ended = Promise.withResolvers<void>()
+    const handlers = {
+      async *watchSession(_: unknown, { signal }: { signal: AbortSignal }) {
+        try {
+          yield { session: move.Session.fromPartial({}) }
+          while (!signal.aborted) await sleep(10)
+          for (;;) yield { session: large }
+        } finally {
+          ended.resolve()
+        }
+      },
+    } as unknown as Handlers<move.MoveServiceServer>
+    await using _ = await serve<move.MoveServiceServer>({
+      address: mover,
+      name: 'blockferry.move.v1.MoveService',
+      definition: move.MoveServiceService,
+      handlers,
+      log,
+    })
+    using calls = connect<move.MoveServiceServer>('move', move.MoveServiceService, mover)
+    for await (const { session } of calls.watchSession({ name: 'sessions/s' })) {
+      expect(session).toBeDefined()
+      break
+    }
+    await ended.promise
   })
 })
 

@@ -142,9 +142,20 @@ function streaming(
 const cancelled = (method: string): BackupError =>
   new BackupError('CANCELLED', `${method}: the caller went away`)
 
-function drained(call: ServerWritableStream<unknown, unknown>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    call.once('drain', resolve)
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-  })
+/** A caller that left drains nothing any more. */
+async function drained(
+  call: ServerWritableStream<unknown, unknown>,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted()
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const leave = () => reject(signal.reason)
+  call.once('drain', resolve)
+  signal.addEventListener('abort', leave, { once: true })
+  try {
+    await promise
+  } finally {
+    call.off('drain', resolve)
+    signal.removeEventListener('abort', leave)
+  }
 }
