@@ -8,10 +8,11 @@ function codeOf(thrown: unknown): string {
 const isSqlState = (code: string): boolean => /^[0-9A-Z]{5}$/.test(code) && /\d/.test(code)
 
 // Errors of the operating system have names (ECONNREFUSED); the server's have five characters:
-// class 08 is a broken connection, 57P0x a server that starts or stops, 53300 one that is full.
+// class 08 is a broken connection, 57P0x a server that starts or stops, 53300 one that is full,
+// 57014 and 25P03 a statement and a transaction that it ended because they took too long.
 function isConnectionFailure(thrown: unknown): boolean {
   const code = codeOf(thrown)
-  if (isSqlState(code)) return /^(08|57P0|53300)/.test(code)
+  if (isSqlState(code)) return /^(08|57P0|53300|57014|25P03)/.test(code)
   if (code !== '') return /^E[A-Z]+$/.test(code)
   return (
     thrown instanceof Error &&

@@ -59,7 +59,10 @@ describe('openPool', () => {
 
   it('ends a statement that runs too long', async () => {
     const hasty = openPool(server.url, { statementTimeoutMs: 50 })
-    await expect(hasty.query('SELECT pg_sleep(5)')).rejects.toThrow('statement timeout')
+    await expect(hasty.query('SELECT pg_sleep(5)')).rejects.toMatchObject({
+      reason: 'DATABASE_UNREACHABLE',
+      message: expect.stringContaining('statement timeout'),
+    })
     await hasty.end()
   })
 })
