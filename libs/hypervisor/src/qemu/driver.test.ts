@@ -1,5 +1,6 @@
 // What a crash leaves on QEMUs without a guest: no firmware runs, so they start at once.
 import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import { sleep } from '@blockferry/core'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Qmp } from '../qmp.ts'
 import { QemuDriver } from './driver.ts'
+import { type HoldReport, hold } from './hold.ts'
 import { taggedName } from './names.ts'
 
 const tag = '0a1b2c'
@@ -75,6 +77,21 @@ const statusOf = async (monitor: string) => {
   await using qmp = await Qmp.connect(monitor)
   return (await qmp.execute<{ status: string }>('query-status')).status
 }
+
+describe('hold', () => {
+  it('takes its mark away before it says that it is done, which may end its process', async () => {
+    const monitor = await startQemu('a')
+    const markPath = join(folder, 'run', taggedName(tag, pointId, 'hold'))
+    const job = {
+      ...{ vmName: 'a', monitor, qemu: null, agentSocket: null, pause: true },
+      ...{ drives: [], actions: [], markPath },
+    }
+    const marked = new Map<HoldReport['event'], boolean>()
+    await hold(job, (report) => marked.set(report.event, existsSync(markPath)))
+    expect(marked.get('step')).toBe(true)
+    expect(marked.get('done')).toBe(false)
+  }, 30_000)
+})
 
 describe('QemuDriver', () => {
   it('lets a VM go on whose guard and snapshot service were killed, when it looks for points', async () => {

@@ -218,10 +218,13 @@ class Hold {
     }
     // Only the agent may be waited for from here on; the starter needs the monitor.
     if (monitorFree) this.#qmp.close()
-    if (fault === null) this.#report({ event: 'done', ...this.#result })
-    else this.#report(failed(fault, late.length > 0))
+    if (late.length > 0) this.#report(failed(fault, true))
     await Promise.allSettled(late)
+    // Before the last word, which lets the starter end this process: a mark that stays would make
+    // a VM go on later that its user has paused meanwhile.
     await rm(this.#job.markPath, { force: true })
+    if (fault === null) this.#report({ event: 'done', ...this.#result })
+    else if (late.length === 0) this.#report(failed(fault, false))
   }
 
   async #thaw(agent: GuestAgent): Promise<void> {
