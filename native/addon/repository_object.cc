@@ -47,8 +47,7 @@ Napi::Value GetVmPseudonym(const State& state, const Info& info) {
   return Napi::String::New(info.Env(), state->repository->naming().Pseudonym(*identity));
 }
 
-Result<SessionOptions> ReadSessionOptions(const RepositoryState& state, const Napi::Value& value) {
-  RETURN_IF_ERROR(state.CheckOpen());
+Result<SessionOptions> ReadSessionOptions(const Napi::Value& value) {
   SessionOptions options;
   ASSIGN_OR_RETURN(const Fields fields, Fields::Of(value, "options"));
   ASSIGN_OR_RETURN(options.vm_pseudonym, fields.Text("vm_pseudonym"));
@@ -68,8 +67,11 @@ Result<SessionOptions> ReadSessionOptions(const RepositoryState& state, const Na
 using SharedSession = std::shared_ptr<std::unique_ptr<Session>>;
 
 Napi::Value StartOpenSession(const State& state, const Info& info) {
-  Result<SessionOptions> options = ReadSessionOptions(*state, info[0]);
+  Result<SessionOptions> options = ReadSessionOptions(info[0]);
   if (!options.ok()) return Rejected(info.Env(), options.status());
+  // Only now: a getter among the options may close the repository.
+  const Status open = state->CheckOpen();
+  if (!open.ok()) return Rejected(info.Env(), open);
   return StartJob<SharedSession>(
       info.Env(),
       [repository = state->repository, options = *options]() -> Result<SharedSession> {
@@ -152,6 +154,9 @@ Result<Nothing> Restore(Repository* repository, const StoredDisk& disk,
 
 Napi::Value StartRestore(const State& state, const Info& info, const StoredDisk& disk,
                          const TargetOptions& target) {
+  // Only now: a getter among the arguments may have closed the repository.
+  const Status open = state->CheckOpen();
+  if (!open.ok()) return Throw(info.Env(), open);
   std::shared_ptr<TaskState> task = state->NewTask();
   const Napi::Promise result = StartJob<Nothing>(
       info.Env(),
@@ -163,14 +168,13 @@ Napi::Value StartRestore(const State& state, const Info& info, const StoredDisk&
   return TaskObject(info.Env(), task, result);
 }
 
-Result<StoredDisk> ReadDisk(const RepositoryState& state, const Napi::Value& value) {
-  RETURN_IF_ERROR(state.CheckOpen());
+Result<StoredDisk> ReadDisk(const Napi::Value& value) {
   ASSIGN_OR_RETURN(const Fields fields, Fields::Of(value, "disk"));
   return ReadStoredDisk(fields);
 }
 
 Napi::Value StartRestoreDisk(const State& state, const Info& info) {
-  const Result<StoredDisk> disk = ReadDisk(*state, info[0]);
+  const Result<StoredDisk> disk = ReadDisk(info[0]);
   if (!disk.ok()) return Throw(info.Env(), disk.status());
   const Result<TargetOptions> target = ReadTargetOptions(info[1]);
   if (!target.ok()) return Throw(info.Env(), target.status());
@@ -178,7 +182,7 @@ Napi::Value StartRestoreDisk(const State& state, const Info& info) {
 }
 
 Napi::Value StartVerifyDisk(const State& state, const Info& info) {
-  const Result<StoredDisk> disk = ReadDisk(*state, info[0]);
+  const Result<StoredDisk> disk = ReadDisk(info[0]);
   if (!disk.ok()) return Throw(info.Env(), disk.status());
   return StartRestore(state, info, *disk, TargetOptions());
 }

@@ -121,9 +121,10 @@ Napi::Value MovedDiskObject(Napi::Env env, const MovedDisk& moved, const Progres
   return object;
 }
 
+// The state is looked at after the options: a getter among them may abort or close.
 Result<MoveOptions> BeginMove(SessionState* state, const Napi::Value& value) {
-  RETURN_IF_ERROR(CheckUsable(*state));
   ASSIGN_OR_RETURN(MoveOptions options, ReadMoveOptions(value));
+  RETURN_IF_ERROR(CheckUsable(*state));
   std::lock_guard<std::mutex> lock(state->mutex);
   if (!state->moving.insert(options.disk_id).second) {
     return Unfit("options.disk_id", "this disk is being moved already");
@@ -174,9 +175,10 @@ Result<CommitOptions> ReadCommitOptions(const Napi::Value& value) {
 }
 
 Result<CommitOptions> BeginCommit(SessionState* state, const Napi::Value& value) {
+  ASSIGN_OR_RETURN(CommitOptions options, ReadCommitOptions(value));
   RETURN_IF_ERROR(CheckUsable(*state));
   if (state->IsMoving()) return Unfit("session", "a disk is still being moved; await it first");
-  return ReadCommitOptions(value);
+  return options;
 }
 
 Napi::Value StartCommit(const std::shared_ptr<SessionState>& state,

@@ -133,6 +133,46 @@ describe('arguments of JavaScript', () => {
     })
   })
 
+  it('may close the repository or abort the session while they are read', async () => {
+    await withDisk(async (repository, disk) => {
+      const session = await sessionOf(repository)
+      const aborting = {
+        ...optionsFor(disk),
+        get codec() {
+          void session.abort()
+          return 'lz4' as const
+        },
+      }
+      expect(thrown(() => session.moveDisk(aborting))).toMatchObject({ code: 'ARGUMENT_INVALID' })
+      const closing = {
+        get root() {
+          repository.close()
+          return null
+        },
+        size_bytes: size,
+      }
+      expect(thrown(() => repository.verifyDisk(closing))).toMatchObject({
+        code: 'ARGUMENT_INVALID',
+        metadata: { field: 'repository' },
+      })
+    })
+  })
+
+  it('of a disk are refused once the session has committed', async () => {
+    await withDisk(async (repository, disk) => {
+      const session = await sessionOf(repository)
+      await session.commit({
+        backup_id: 'b',
+        base_backup_id: '',
+        disks: [],
+        body: new Uint8Array(),
+      })
+      const late = session.moveDisk(optionsFor(disk))
+      await expect(late.result).rejects.toMatchObject({ code: 'ARGUMENT_INVALID' })
+      await session.abort()
+    })
+  })
+
   it('may be called on any receiver', async () => {
     await withDisk(async (repository, disk) => {
       const session = await sessionOf(repository)
