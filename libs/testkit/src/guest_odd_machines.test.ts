@@ -6,7 +6,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { monotonicMs, newPointId, sleep } from '@blockferry/core'
-import { type BeginPoint, QemuDriver, Qmp } from '@blockferry/hypervisor'
+import { type BeginPoint, QemuDriver, type QemuDriverOptions, Qmp } from '@blockferry/hypervisor'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 
 const run = promisify(execFile)
@@ -59,15 +59,17 @@ const requestOf = (change: Partial<BeginPoint> = {}): BeginPoint => ({
   ...change,
 })
 
+const options = (): QemuDriverOptions => ({
+  tag: 'abc123',
+  monitors: { folder: join(folder, 'vms') },
+  runFolder: join(folder, 'run'),
+  fleece: { folder: join(folder, 'fleece'), freeBytesMin: mebibyte },
+})
+
 beforeEach(async () => {
   folder = await mkdtemp('/tmp/bf-odd-')
   machines = []
-  driver = new QemuDriver({
-    tag: 'abc123',
-    monitors: { folder: join(folder, 'vms') },
-    runFolder: join(folder, 'run'),
-    fleece: { folder: join(folder, 'fleece'), freeBytesMin: mebibyte },
-  })
+  driver = new QemuDriver(options())
 })
 
 afterEach(async () => {
@@ -256,6 +258,28 @@ describe('QemuDriver', () => {
     expect(vm?.refused?.message).toContain('another program holds the monitor')
     other.destroy()
     expect((await driver.inventory(signal))[0]?.refused).toBeNull()
+  })
+
+  it('lets a VM go on by the same guard when its point cannot be taken, and leaves nothing', async () => {
+    const image = await disk('a.qcow2', 'qcow2', 2 * mebibyte)
+    const beside = join(folder, 'beside.sock')
+    const second = ['-qmp', `unix:${beside},server=on,wait=off`]
+    await startMachine('one', ['-uuid', uuid(1), ...virtio(image, 'qcow2', 'a'), ...second])
+    await using qmp = await Qmp.connect(beside)
+    await qmp.execute('cont')
+    const { pointId } = requestOf()
+    // The point's bitmap is there already, so its transaction fails, while the VM is paused.
+    const name = `blockferry.${repositoryId.slice(0, 16)}.${pointId}`
+    await qmp.execute('block-dirty-bitmap-add', { node: 'n-a', name })
+    const steps: string[] = []
+    const watched = new QemuDriver({ ...options(), onHoldStep: (step) => steps.push(step) })
+    const request = requestOf({ pointId, committedPointIds: [pointId] })
+    await expect(watched.beginPoint(request, signal)).rejects.toThrow(name)
+    expect(steps).toEqual(['connect', 'pause', 'point', 'resume'])
+    expect(await qmp.execute('query-status')).toMatchObject({ status: 'running' })
+    expect(await watched.findPoints(signal)).toEqual([])
+    expect(await readdir(join(folder, 'fleece'))).toEqual([])
+    expect(await readdir(join(folder, 'run'))).toEqual([])
   })
 
   it('says when there is no room for a fleece store, and leaves nothing', async () => {
