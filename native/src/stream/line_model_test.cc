@@ -26,7 +26,8 @@ namespace blockferry {
 namespace {
 
 constexpr char kFolder[] = "/r";
-constexpr int kWorlds = 50;
+// SEED replays a run, WORLDS asks for a longer one; a world takes 0.15 s of one core.
+constexpr uint64_t kWorlds = 15;
 constexpr int kStepsOfAWorld = 40;
 
 using Random = std::mt19937_64;
@@ -34,9 +35,9 @@ using Block = std::shared_ptr<const ByteVector>;
 
 bool OneIn(Random& random, unsigned count) { return random() % count == 0; }
 
-uint64_t SeedOfThisRun() {
-  const char* given = std::getenv("SEED");
-  return given == nullptr ? std::random_device()() : std::strtoull(given, nullptr, 10);
+uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
+  const char* given = std::getenv(variable);
+  return given == nullptr ? otherwise : std::strtoull(given, nullptr, 10);
 }
 
 // Blocks that are not there are zeroes, and no block that is there is all zeroes.
@@ -501,10 +502,11 @@ class World {
 };
 
 TEST(LineModel, RestoresEveryBackupAsItWasWhateverHappened) {
-  const uint64_t seed = SeedOfThisRun();
+  const uint64_t seed = NumberFrom("SEED", std::random_device()());
+  const int worlds = static_cast<int>(NumberFrom("WORLDS", kWorlds));
   std::printf("SEED=%llu\n", static_cast<unsigned long long>(seed));
   World::Counts sum;
-  for (int i = 0; i < kWorlds && !testing::Test::HasFailure(); ++i) {
+  for (int i = 0; i < worlds && !testing::Test::HasFailure(); ++i) {
     World world(seed + static_cast<uint64_t>(i));
     for (int step = 0; step < kStepsOfAWorld && !testing::Test::HasFailure(); ++step) {
       SCOPED_TRACE("SEED=" + std::to_string(seed) + " world " + std::to_string(i) + " step " +
@@ -519,15 +521,15 @@ TEST(LineModel, RestoresEveryBackupAsItWasWhateverHappened) {
     sum.fenced += world.counts.fenced;
   }
   std::printf(
-      "backups: %d, disks over a base: %d, resumed: %d, crashes: %d, failures: %d, "
-      "fenced: %d\n",
+      "backups: %d, disks over a base: %d, resumed: %d, crashes: %d, failures: %d, fenced: %d\n",
       sum.backups, sum.over_a_base, sum.resumed, sum.crashes, sum.failures, sum.fenced);
-  EXPECT_GT(sum.backups, kWorlds * kStepsOfAWorld / 2);
-  EXPECT_GT(sum.over_a_base, 100);
-  EXPECT_GT(sum.resumed, 10);
-  EXPECT_GT(sum.crashes, 100);
-  EXPECT_GT(sum.failures, 50);
-  EXPECT_GT(sum.fenced, 50);
+  // A fifth of what comes on average: a model in which nothing happens proves nothing.
+  EXPECT_GT(sum.backups, 5 * worlds);
+  EXPECT_GT(sum.over_a_base, 7 * worlds);
+  EXPECT_GT(sum.resumed * 3, worlds);
+  EXPECT_GT(sum.crashes, worlds);
+  EXPECT_GT(sum.failures * 2, worlds);
+  EXPECT_GT(sum.fenced * 2, worlds);
 }
 
 }  // namespace
