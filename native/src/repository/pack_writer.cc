@@ -127,7 +127,6 @@ Status PackWriter::Seal(const std::string& final_folder, const std::string& fina
   RETURN_IF_ERROR(failure_);
   failure_ = files_.RenameNoReplace(path_, final_path);
   RETURN_IF_ERROR(failure_);
-  path_ = final_path;
   failure_ = files_.SyncFolder(final_folder);
   return failure_;
 }

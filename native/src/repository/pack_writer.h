@@ -39,7 +39,6 @@ class PackWriter {
                                                     uint64_t size_target);
 
   const PackId& id() const { return id_; }
-  const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
   const std::vector<PackEntry>& entries() const { return entries_; }
   // True when it has reached its size; the next step is Seal.

@@ -403,17 +403,15 @@ Status Session::Abort() {
   return {};
 }
 
-// What cannot be removed now is removed by the next session of this VM.
+// What cannot be removed now is removed by the next session of this VM. Only names in the folder of
+// sessions are: a pack that was renamed into place belongs to the repository, even if its folder
+// could not be synced, because other sessions may refer to it already.
 void Session::RemoveFiles(bool committed) {
   ended_ = true;
   FileSystem& files = repository_->files_;
   candidate_.reset();
   static_cast<void>(files.Remove(candidate_path_));
-  if (pack_ != nullptr) {
-    std::string path = pack_->path();
-    pack_.reset();
-    static_cast<void>(files.Remove(path));
-  }
+  pack_.reset();
   Result<std::vector<FolderEntry>> entries = files.List(folder_);
   if (!entries.ok()) return;
   for (const FolderEntry& entry : *entries) {

@@ -108,6 +108,25 @@ TEST_F(SessionTest, FencesAnOlderSession) {
   EXPECT_TRUE(new_session->Commit({"b2", "", {{"d", *root, kSize}}, {}}).ok());
 }
 
+TEST_F(SessionTest, ThatFailsLeavesAPackThatAnotherBackupRefersTo) {
+  bool came = true;
+  for (uint64_t call = 1; came; ++call) {
+    for (auto& [index, content] : disk_) content += 1000;
+    files_.FailAt(call, Status(reason::kRepositoryUnreachable, "planned"));
+    Result<std::unique_ptr<Session>> failing = repository_->OpenSession(
+        {repository_->naming().Pseudonym("vm-2"), "point-" + std::to_string(call), {1, call}});
+    if (failing.ok()) static_cast<void>(StoreTestDisk(**failing, "d", disk_, kSize).ok());
+    came = files_.planned_fault_came();
+    files_.FailAt(0, {});
+    // What the failing session has sealed is there for everybody, synced or not.
+    Result<Manifest> manifest = BackUp("b" + std::to_string(call), {1, call});
+    ASSERT_TRUE(manifest.ok()) << manifest.status().message();
+    failing = Status(reason::kCancelled, "");
+    Reopen();
+    EXPECT_EQ(CompareTestDisk(*repository_, manifest->disks[0].root, disk_, kSize), "") << call;
+  }
+}
+
 TEST_F(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
   std::unique_ptr<Session> older = Open("p1", {1, 1});
   ASSERT_EQ(SessionFiles().size(), 1u);
