@@ -1,7 +1,7 @@
 // QEMU is killed with -9 between two backups: its bitmaps are lost. The next run reads all
 // allocated bytes, counted by a server between QEMU and the mover, and stores what differs.
 import { type ChildProcess, spawn } from 'node:child_process'
-import { access, open, readFile } from 'node:fs/promises'
+import { access, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { monotonicMs, sleep } from '@blockferry/core'
 import { backup, type snapshot } from '@blockferry/proto'
@@ -28,6 +28,8 @@ class CountingServer {
   static async start(uri: string, folder: string, name: string): Promise<CountingServer> {
     const socket = join(folder, `${name}.count`)
     const statsPath = join(folder, `${name}.stats`)
+    // What an earlier server left would look as if this one listened already.
+    await rm(socket, { force: true })
     const child = spawn('nbdkit', [
       ...['--foreground', '--unix', socket, '--filter=stats', 'nbd', `uri=${uri}`],
       ...[`statsfile=${statsPath}`],
