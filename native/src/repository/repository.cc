@@ -245,19 +245,28 @@ Result<std::unique_ptr<Session>> Repository::OpenSession(const SessionOptions& o
 Result<std::vector<ListedManifest>> Repository::ListManifests(
     const std::optional<std::string>& vm_pseudonym) {
   std::vector<ListedManifest> listed;
+  std::vector<std::string> vms;
   if (vm_pseudonym) {
-    if (IsPseudonym(*vm_pseudonym))
-      RETURN_IF_ERROR(ListManifestFolder(files_, ManifestFolder(*vm_pseudonym), *vm_pseudonym, id_,
-                                         naming_, &listed));
-    return listed;
+    if (IsPseudonym(*vm_pseudonym)) vms.push_back(*vm_pseudonym);
+  } else {
+    ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files_.List(Path(kManifestsFolder)));
+    for (const FolderEntry& entry : entries) {
+      if (IsPseudonym(entry.name)) vms.push_back(entry.name);
+    }
   }
-  ASSIGN_OR_RETURN(std::vector<FolderEntry> vms, files_.List(Path(kManifestsFolder)));
-  for (const FolderEntry& vm : vms) {
-    if (IsPseudonym(vm.name))
-      RETURN_IF_ERROR(
-          ListManifestFolder(files_, ManifestFolder(vm.name), vm.name, id_, naming_, &listed));
+  for (const std::string& vm : vms) {
+    RETURN_IF_ERROR(ListManifestFolder(files_, ManifestFolder(vm), vm, id_, naming_, &listed));
+    RETURN_IF_ERROR(SyncManifests(vm));
   }
   return listed;
+}
+
+// A manifest whose commit ended before its folder was synced is there, but a power cut could take
+// it back. What is listed is taken for committed, so it has to be durable.
+Status Repository::SyncManifests(const std::string& vm_pseudonym) {
+  if (read_only_) return {};
+  Status synced = files_.SyncFolder(ManifestFolder(vm_pseudonym));
+  return synced.Is(reason::kNotFound) ? Status() : synced;
 }
 
 Status Repository::RefreshFolder(const std::string& folder, std::set<std::string>* seen) {

@@ -87,6 +87,7 @@ class Repository : public ChunkReader {
   Status ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
                    bool size_is_exact, MutableBytes* plain);
   Status Lacking(RecordType type, const Digest& name);
+  Status SyncManifests(const std::string& vm_pseudonym);
   Status RefreshFolder(const std::string& folder, std::set<std::string>* seen);
   // A pack that a session of this process has sealed.
   uint32_t AddSealedPack(const PackWriter& pack);

@@ -288,15 +288,11 @@ bool Session::ReferTo(Bytes pack_ids) {
   return true;
 }
 
-Result<std::optional<Manifest>> Session::FindCommitted(const std::vector<ListedManifest>& listed) {
+std::optional<Manifest> Session::FindCommitted(const std::vector<ListedManifest>& listed) const {
   for (const ListedManifest& one : listed) {
-    if (!one.manifest || one.manifest->point_id != options_.point_id) continue;
-    // The earlier commit may have ended before its folder was synced.
-    RETURN_IF_ERROR(
-        repository_->files_.SyncFolder(repository_->ManifestFolder(options_.vm_pseudonym)));
-    return one.manifest;
+    if (one.manifest && one.manifest->point_id == options_.point_id) return one.manifest;
   }
-  return std::optional<Manifest>();
+  return std::nullopt;
 }
 
 Status Session::CheckReferences(const CommitOptions& options,
@@ -378,7 +374,7 @@ Result<Manifest> Session::Commit(const CommitOptions& options) {
   RETURN_IF_ERROR(CheckManifest(manifest));
   ASSIGN_OR_RETURN(std::vector<ListedManifest> listed,
                    repository_->ListManifests(options_.vm_pseudonym));
-  ASSIGN_OR_RETURN(std::optional<Manifest> committed, FindCommitted(listed));
+  std::optional<Manifest> committed = FindCommitted(listed);
   if (committed) {
     RemoveFiles(true);
     return *committed;

@@ -100,7 +100,7 @@ class Session {
   Status SealPack();
   Status WriteCheckpoint(const std::string& disk_id, Bytes state);
   Status Fail(Status failure);
-  Result<std::optional<Manifest>> FindCommitted(const std::vector<ListedManifest>& listed);
+  std::optional<Manifest> FindCommitted(const std::vector<ListedManifest>& listed) const;
   Status CheckReferences(const CommitOptions& options, const std::vector<ListedManifest>& listed);
   Status WriteManifest(const Manifest& manifest);
   void RemoveFiles(bool committed);

@@ -127,6 +127,23 @@ TEST_F(SessionTest, ThatFailsLeavesAPackThatAnotherBackupRefersTo) {
   }
 }
 
+TEST_F(SessionTest, IsListedForGoodOnceItIsListed) {
+  bool came = true;
+  for (uint64_t call = 1; came; ++call) {
+    std::unique_ptr<Session> session = Open("point-" + std::to_string(call), {1, call});
+    files_.FailAt(call, Status(reason::kRepositoryUnreachable, "planned"));
+    static_cast<void>(session->Commit({"b" + std::to_string(call), "", {}, {}}).ok());
+    came = files_.planned_fault_came();
+    files_.FailAt(0, {});
+    size_t count = repository_->ListManifests(vm_)->size();
+    session.reset();
+    repository_.reset();
+    files_.Restart(CrashFiles::Survivor::kPlatter, 1);
+    Reopen();
+    EXPECT_EQ(repository_->ListManifests(vm_)->size(), count) << call;
+  }
+}
+
 TEST_F(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
   std::unique_ptr<Session> older = Open("p1", {1, 1});
   ASSERT_EQ(SessionFiles().size(), 1u);
