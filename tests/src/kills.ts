@@ -180,14 +180,18 @@ async function proveListed(lab: Lab, proven: Set<string>): Promise<void> {
 async function runInstants({ runs, seed, folder, tell }: ScenarioOptions): Promise<Row[]> {
   const random = new Random(seed)
   let moving = Promise.withResolvers<void>()
+  let stopMover = async () => {}
   await using lab = await Lab.start({
     folder,
     referenceAt: 'begin',
     guest: { append: 'writer=1' },
     hooks: {
       move: {
-        after: (method) => {
-          if (method === 'startBackup') moving.resolve()
+        after: async (method) => {
+          if (method !== 'startBackup') return
+          // Before schedule knows that the session began: it cannot be at its commit already.
+          await stopMover()
+          moving.resolve()
         },
       },
     },
@@ -200,6 +204,10 @@ async function runInstants({ runs, seed, folder, tell }: ScenarioOptions): Promi
     tell(`${index + 1} of ${runs}`)
     await lab.guest.sh(`dd if=/dev/urandom of=/data/0/i${index % 3} bs=1M count=48 && sync`, 60_000)
     moving = Promise.withResolvers<void>()
+    stopMover = async () => {
+      stopMover = async () => {}
+      if (index % 2 === 1) await lab.stand.signal('move', 'SIGSTOP')
+    }
     const name = await lab.startBackup(backup.Level.FULL)
     await moving.promise
     if (index % 2 === 0) {
@@ -215,8 +223,8 @@ async function runInstants({ runs, seed, folder, tell }: ScenarioOptions): Promi
       })
     } else {
       await late.try(`stop ${index + 1}`, async () => {
-        await lab.stand.signal('move', 'SIGSTOP')
-        await lab.stand.schedule.cancelRun({ name }).catch(() => {})
+        await using _ = { [Symbol.asyncDispose]: () => lab.stand.signal('move', 'SIGCONT') }
+        await lab.stand.schedule.cancelRun({ name })
         const startMs = monotonicMs()
         while (
           (await lab.stand.snapshot.listPoints({ pageSize: 0, pageToken: '' })).points.length
