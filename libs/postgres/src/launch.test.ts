@@ -31,7 +31,7 @@ async function launchElsewhere(dataFolder: string): Promise<[ChildProcess, numbe
   const program = `
     import { launchPostgres } from ${JSON.stringify(index)}
     const server = await launchPostgres({ dataFolder: ${JSON.stringify(dataFolder)} })
-    console.log(server.processId)
+    console.log(String(server.processId))
     setInterval(() => {}, 1000)`
   const launcher = spawn(
     process.execPath,
