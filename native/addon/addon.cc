@@ -7,10 +7,11 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "core/file.h"
 #include "jobs.h"
-#include "peer.h"
+#include "readers.h"
 #include "repository/repository.h"
 #include "repository_object.h"
 #include "values.h"
@@ -44,17 +45,23 @@ Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
       RepositoryObject);
 }
 
-Napi::Value StartPeerOf(const Napi::CallbackInfo& info) {
+Napi::Value StartCutReaders(const Napi::CallbackInfo& info) {
   const Result<std::string> path = TextOf(info[0], "socketPath");
   if (!path.ok()) return Rejected(info.Env(), path.status());
-  return StartJob<Peer>(
-      info.Env(), [path = *path] { return PeerOf(path); },
-      [](Napi::Env env, const Peer& peer) -> Napi::Value {
-        Napi::Object object = Napi::Object::New(env);
-        object.Set("pid", static_cast<double>(peer.pid));
-        object.Set("uid", static_cast<double>(peer.uid));
-        object.Set("gid", static_cast<double>(peer.gid));
-        return object;
+  return StartJob<std::vector<Reader>>(
+      info.Env(), [path = *path] { return CutReaders(path); },
+      [](Napi::Env env, const std::vector<Reader>& readers) -> Napi::Value {
+        Napi::Array list = Napi::Array::New(env, readers.size());
+        for (uint32_t index = 0; index < readers.size(); ++index) {
+          const Reader& reader = readers[index];
+          Napi::Object object = Napi::Object::New(env);
+          object.Set("pid", static_cast<double>(reader.pid));
+          object.Set("failure", reader.failure.empty()
+                                    ? env.Null()
+                                    : Napi::Value(Napi::String::New(env, reader.failure)));
+          list.Set(index, object);
+        }
+        return list;
       });
 }
 
@@ -74,7 +81,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createRepository",
               Napi::Function::New(env, StartCreateRepository, "createRepository"));
   exports.Set("openRepository", Napi::Function::New(env, StartOpenRepository, "openRepository"));
-  exports.Set("peerOf", Napi::Function::New(env, StartPeerOf, "peerOf"));
+  exports.Set("cutReaders", Napi::Function::New(env, StartCutReaders, "cutReaders"));
   exports.Set("versions", Napi::Function::New(env, GetVersions, "versions"));
   return exports;
 }

@@ -1,5 +1,6 @@
-import { execFile } from 'node:child_process'
-import { createServer } from 'node:net'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -8,9 +9,9 @@ import { describe, expect, it } from 'vitest'
 import { backUp, makeDisk, mib, noise, withFolder } from './fixture.ts'
 import {
   createRepository,
+  cutReaders,
   type MoveDiskOptions,
   openRepository,
-  peerOf,
   type Repository,
   versions,
 } from './index.ts'
@@ -295,23 +296,50 @@ describe('a task', () => {
   })
 })
 
-describe('peerOf', () => {
-  it('names the process at the other end of a unix socket', async () => {
+describe('cutReaders', () => {
+  // Reads nothing, so that the server's writes fill the buffers of both ends; then it is stopped.
+  const reader = `
+    require('node:net').connect(process.argv[1]).pause().on('connect', () => {
+      process.stdout.write('connected', () => process.kill(process.pid, 'SIGSTOP'))
+    })`
+
+  it('ends the connection of a client that is stopped, and no other', async () => {
     await withFolder(async (folder) => {
       const path = join(folder, 'socket')
       const server = createServer().listen(path)
-      await new Promise((resolve) => server.once('listening', resolve))
-      expect(await peerOf(path)).toEqual({
-        pid: process.pid,
-        uid: process.getuid?.(),
-        gid: process.getgid?.(),
-      })
-      server.close()
-      await expect(peerOf(`${path}.missing`)).rejects.toMatchObject({ code: 'HOST_UNREACHABLE' })
-      await expect(peerOf('/'.padEnd(200, 'x'))).rejects.toMatchObject({
-        code: 'ARGUMENT_INVALID',
-      })
+      await once(server, 'listening')
+      const other = createServer((socket) => socket.pipe(socket)).listen(`${path}.other`)
+      await once(other, 'listening')
+      const untouched = connect(`${path}.other`)
+      await once(untouched, 'connect')
+
+      const accepted = once(server, 'connection')
+      const child = spawn(process.execPath, ['-e', reader, path])
+      try {
+        const [socket] = (await accepted) as [Socket]
+        await once(child.stdout, 'data')
+        const ended = new Promise((resolve) =>
+          socket.once('error', () => {}).once('close', resolve),
+        )
+        socket.write(noise('readers', 4 * mib))
+        expect(await cutReaders(path)).toEqual([{ pid: child.pid, failure: null }])
+        await ended
+        expect(await cutReaders(path)).toEqual([])
+
+        const echoed = once(untouched, 'data')
+        untouched.write('still here')
+        expect(String((await echoed)[0])).toBe('still here')
+      } finally {
+        child.kill('SIGKILL')
+        untouched.destroy()
+        server.close()
+        other.close()
+      }
     })
+  })
+
+  it('finds nobody on a socket that nobody uses', async () => {
+    expect(await cutReaders('/tmp/blockferry-no-such-socket')).toEqual([])
   })
 })
 

@@ -144,7 +144,11 @@ export interface Repository {
 export interface Native {
   createRepository(folder: string): Promise<RepositoryInfo>
   openRepository(folder: string, readOnly: boolean): Promise<Repository>
-  /** Pid, uid and gid of the process at the other end of a connected unix socket: SO_PEERCRED. */
-  peerOf(socketPath: string): Promise<{ pid: number; uid: number; gid: number }>
+  /**
+   * Shuts down the connections to a unix socket at the clients' ends and throws away what they did
+   * not read: for a server that waits for a client that hangs. Tells for each who held it (pid 0:
+   * nobody whom this user may look at) and why it could not be cut, null when it was.
+   */
+  cutReaders(socketPath: string): Promise<{ pid: number; failure: string | null }[]>
   versions(): { node_api: number; libnbd: string; lz4: string }
 }

@@ -225,7 +225,7 @@ export class QemuDriver implements HypervisorDriver {
   }
 
   async #removeFromQemu(qmp: Qmp, pointId: string): Promise<void> {
-    await removePoint(qmp, this.#names(pointId))
+    await removePoint(qmp, this.#names(pointId), this.#run.socketPath(pointId))
     const graph = await BlockGraph.read(qmp)
     if (graph.exports.length > 0) return
     // Without a listener the server was never started, or is not ours to stop.
