@@ -1,7 +1,6 @@
 #include "readers.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
@@ -9,22 +8,21 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <set>
 #include <string_view>
-#include <utility>
 
 namespace blockferry {
 namespace {
 
 // For what is received at once; an answer of the kernel fills at most 32 KiB.
 constexpr size_t kBufferSize = 64 * 1024;
-// More than a socket's buffers hold at the usual limits; a client that keeps reading ends it.
-constexpr size_t kDrainSizeMax = 256 * 1024 * 1024;
 
 class Descriptor {
  public:
@@ -40,11 +38,20 @@ class Descriptor {
   const int fd_;
 };
 
-Status DiagFailure(const std::string& path) {
-  return Status(reason::kHostDenied,
-                "list the connections to " + path + ": " + std::strerror(errno) +
-                    "; the kernel's unix socket diagnostics (unix_diag) must be usable",
-                {{"path", path}});
+Status CheckPath(const std::string& path) {
+  if (!path.empty() && path.size() < sizeof(sockaddr_un::sun_path)) return Status();
+  return Status(reason::kArgumentInvalid,
+                "socketPath: a unix socket path has 1 to 107 bytes, this one has " +
+                    std::to_string(path.size()),
+                {{"field", "socketPath"}, {"value", path}});
+}
+
+Status DiagFailure(const std::string& path, int error) {
+  const bool denied = error == EACCES || error == EPERM;
+  return Status(denied ? reason::kHostDenied : reason::kHostUnreachable,
+                "list the connections to " + path + ": " + std::strerror(error) +
+                    "; the kernel's diagnostics of unix sockets are needed: modprobe unix_diag",
+                {{"path", path}, {"cause", std::strerror(error)}});
 }
 
 Status AskForSockets(int netlink, const std::string& path) {
@@ -58,7 +65,7 @@ Status AskForSockets(int netlink, const std::string& path) {
   message.request.sdiag_family = AF_UNIX;
   message.request.udiag_states = ~0u;
   message.request.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER;
-  if (send(netlink, &message, sizeof(message), 0) < 0) return DiagFailure(path);
+  if (send(netlink, &message, sizeof(message), 0) < 0) return DiagFailure(path, errno);
   return Status();
 }
 
@@ -85,50 +92,57 @@ uint32_t PeerOf(const nlmsghdr* answer, std::string_view server_path) {
 // Inodes of the clients' ends of all connections to the socket.
 Result<std::set<uint32_t>> ClientInodes(const std::string& path) {
   const Descriptor netlink(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (netlink.get() < 0) return DiagFailure(path);
+  if (netlink.get() < 0) return DiagFailure(path, errno);
   RETURN_IF_ERROR(AskForSockets(netlink.get(), path));
   std::set<uint32_t> inodes;
   std::vector<char> answers(kBufferSize);
   for (;;) {
     const ssize_t size = recv(netlink.get(), answers.data(), answers.size(), 0);
     if (size < 0 && errno == EINTR) continue;
-    if (size <= 0) return DiagFailure(path);
+    if (size <= 0) return DiagFailure(path, errno);
     auto rest = static_cast<unsigned>(size);
     const auto* answer = reinterpret_cast<const nlmsghdr*>(answers.data());
     for (; NLMSG_OK(answer, rest); answer = NLMSG_NEXT(answer, rest)) {
-      if (answer->nlmsg_type == NLMSG_DONE) return inodes;
-      if (answer->nlmsg_type == NLMSG_ERROR) {
-        const auto* error = static_cast<const nlmsgerr*>(NLMSG_DATA(answer));
-        errno = answer->nlmsg_len < NLMSG_LENGTH(sizeof(*error)) ? EIO : -error->error;
-        return DiagFailure(path);
+      // Both end the list; a negative number in them is why it is not whole.
+      if (answer->nlmsg_type == NLMSG_DONE || answer->nlmsg_type == NLMSG_ERROR) {
+        int error = -EIO;
+        if (answer->nlmsg_len >= NLMSG_LENGTH(sizeof(error))) {
+          std::memcpy(&error, NLMSG_DATA(answer), sizeof(error));
+        }
+        if (error < 0) return DiagFailure(path, -error);
+        return inodes;
       }
       if (const uint32_t peer = PeerOf(answer, path); peer != 0) inodes.insert(peer);
     }
   }
 }
 
-std::string ShutDown(int fd) {
-  if (shutdown(fd, SHUT_RDWR) != 0 && errno != ENOTCONN) return std::strerror(errno);
+// No more than what was under way comes after the shutdown, so this ends.
+void Drain(int fd) {
   std::vector<char> bytes(kBufferSize);
-  for (size_t drained = 0; drained < kDrainSizeMax;) {
+  for (;;) {
     const ssize_t size = recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (size < 0 && errno == EINTR) continue;
-    if (size <= 0) break;
-    drained += static_cast<size_t>(size);
+    if (size <= 0) return;
   }
-  return {};
 }
 
-// Cuts descriptor `fd` of the process if it still is the socket with that inode.
-std::string CutDescriptor(int64_t pid, int fd, uint32_t inode) {
+enum class Cut { kDone, kGone, kRefused };
+
+// Cuts descriptor `fd` of the process if it still is the socket with that inode. The error number
+// of a refusal stays in errno.
+Cut CutDescriptor(int64_t pid, int fd, uint32_t inode) {
   const Descriptor process(static_cast<int>(syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0)));
-  if (process.get() < 0) return std::strerror(errno);
+  if (process.get() < 0) return errno == ESRCH ? Cut::kGone : Cut::kRefused;
   const Descriptor copy(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
-  if (copy.get() < 0) return std::strerror(errno);
+  if (copy.get() < 0) return errno == ESRCH || errno == EBADF ? Cut::kGone : Cut::kRefused;
   struct stat found {};
-  if (fstat(copy.get(), &found) != 0) return std::strerror(errno);
-  if (!S_ISSOCK(found.st_mode) || found.st_ino != inode) return "it was closed meanwhile";
-  return ShutDown(copy.get());
+  if (fstat(copy.get(), &found) != 0 || !S_ISSOCK(found.st_mode) || found.st_ino != inode) {
+    return Cut::kGone;
+  }
+  shutdown(copy.get(), SHUT_RDWR);
+  Drain(copy.get());
+  return Cut::kDone;
 }
 
 template <typename Visit>
@@ -157,23 +171,30 @@ uint32_t SocketInode(const std::string& link) {
 }  // namespace
 
 Result<std::vector<Reader>> CutReaders(const std::string& socket_path) {
+  RETURN_IF_ERROR(CheckPath(socket_path));
   ASSIGN_OR_RETURN(std::set<uint32_t> inodes, ClientInodes(socket_path));
-  std::vector<Reader> readers;
-  if (inodes.empty()) return readers;
-  std::set<uint32_t> unseen = inodes;
+  std::map<uint32_t, Reader> readers;
+  if (inodes.empty()) return std::vector<Reader>();
   ForNumbersIn("/proc", [&](int64_t pid) {
     const std::string folder = "/proc/" + std::to_string(pid) + "/fd";
     ForNumbersIn(folder, [&](int64_t fd) {
       const uint32_t inode = SocketInode(folder + "/" + std::to_string(fd));
       if (inode == 0 || inodes.count(inode) == 0) return;
-      unseen.erase(inode);
-      readers.push_back({pid, CutDescriptor(pid, static_cast<int>(fd), inode)});
+      const Cut cut = CutDescriptor(pid, static_cast<int>(fd), inode);
+      // Several may hold one end; it is enough to cut it once.
+      if (cut == Cut::kDone) readers[inode] = {pid, {}};
+      if (cut == Cut::kRefused) readers.insert({inode, {pid, std::strerror(errno)}});
     });
   });
-  for (size_t i = 0; i < unseen.size(); ++i) {
-    readers.push_back({0, "no process that this user may look at holds it"});
+  std::vector<Reader> found;
+  for (const auto& [inode, reader] : readers) found.push_back(reader);
+  // What nobody was seen to hold may have been closed meanwhile.
+  ASSIGN_OR_RETURN(const std::set<uint32_t> left, ClientInodes(socket_path));
+  for (const uint32_t inode : inodes) {
+    if (readers.count(inode) != 0 || left.count(inode) == 0) continue;
+    found.push_back({0, "its files cannot be seen"});
   }
-  return readers;
+  return found;
 }
 
 }  // namespace blockferry

@@ -338,8 +338,33 @@ describe('cutReaders', () => {
     })
   })
 
-  it('finds nobody on a socket that nobody uses', async () => {
+  it('finds nobody on a socket that nobody uses, and refuses what is no path', async () => {
     expect(await cutReaders('/tmp/blockferry-no-such-socket')).toEqual([])
+    for (const path of ['', '/'.padEnd(200, 'x')]) {
+      await expect(cutReaders(path)).rejects.toMatchObject({ code: 'ARGUMENT_INVALID' })
+    }
+  })
+
+  // Only root has rights that another process of root lacks.
+  it.runIf(process.getuid?.() === 0)('says so when the client may not be traced', async () => {
+    await withFolder(async (folder) => {
+      const path = join(folder, 'socket')
+      const server = createServer((socket) => socket.resume()).listen(path)
+      await once(server, 'listening')
+      const client = connect(path)
+      await once(client, 'connect')
+      const program = `
+        import { cutReaders } from ${JSON.stringify(index)}
+        console.log(JSON.stringify(await cutReaders(${JSON.stringify(path)})))`
+      const { stdout } = await promisify(execFile)('setpriv', [
+        ...['--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace', process.execPath],
+        ...['--conditions=@blockferry/source', '--disable-warning=ExperimentalWarning'],
+        ...['--input-type=module-typescript', '-e', program],
+      ])
+      expect(JSON.parse(stdout)).toEqual([{ pid: 0, failure: 'its files cannot be seen' }])
+      client.destroy()
+      server.close()
+    })
   })
 })
 

@@ -10,6 +10,7 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { after, monotonicMs, sleep } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
+import { cutOffReaders, removeExport } from './nbd_export.ts'
 import { Qmp } from './qmp.ts'
 
 export interface StorageDaemonOptions {
@@ -142,7 +143,7 @@ export class StorageDaemon implements AsyncDisposable {
     exportName: string,
     bitmaps: { node: string; name: string }[] = [],
   ): Promise<string> {
-    const socket = join(this.folder, 'nbd.sock')
+    const socket = socketOf(this.folder)
     if (!this.#nbdStarted) {
       await this.qmp.execute('nbd-server-start', {
         addr: { type: 'unix', data: { path: socket } },
@@ -161,6 +162,12 @@ export class StorageDaemon implements AsyncDisposable {
     return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${encodeURI(socket)}`
   }
 
+  /** Takes all exports away; their readers find a closed connection. Errors: HOST_DENIED. */
+  async removeExports(): Promise<void> {
+    const exports = await this.qmp.execute<{ id: string }[]>('query-block-exports')
+    for (const { id } of exports) await removeExport(this.qmp, id, socketOf(this.folder))
+  }
+
   /** Ends the daemon in order, so that it saves its bitmaps, and waits for it. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
@@ -177,6 +184,8 @@ export class StorageDaemon implements AsyncDisposable {
 
   async #close(): Promise<void> {
     try {
+      // A reader that hangs would keep it from ending until it is killed, and its bitmaps be lost.
+      await this.removeExports()
       await this.qmp.execute('quit')
     } catch {
       this.#child.kill('SIGTERM')
@@ -213,6 +222,7 @@ export async function findStorageDaemons(runFolder: string): Promise<FoundDaemon
 export async function endStorageDaemon(daemon: FoundDaemon): Promise<void> {
   const stillIt = async () =>
     (await findStorageDaemons(dirname(daemon.folder))).some((other) => other.pid === daemon.pid)
+  await cutOffReaders(socketOf(daemon.folder))
   for (const [kill, waitMs] of [
     ['SIGTERM', quitMs],
     ['SIGKILL', termMs],
@@ -224,6 +234,8 @@ export async function endStorageDaemon(daemon: FoundDaemon): Promise<void> {
   }
   await rm(daemon.folder, { recursive: true, force: true })
 }
+
+const socketOf = (folder: string): string => join(folder, 'nbd.sock')
 
 export const daemonFolder = (runFolder: string, tag: string, pointId: string): string =>
   join(runFolder, `bf-${tag}-${pointId}`)

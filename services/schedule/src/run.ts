@@ -265,7 +265,7 @@ async function recordBackup(
 
 /**
  * Removes what a run has made so far, in this life and in earlier ones: the reader ends before
- * its point. Idempotent. REQUIRES: nothing of the run is committed.
+ * its point, unless it hangs. Idempotent. REQUIRES: nothing of the run is committed.
  */
 export async function undoBackup(run: HeldRun, services: Services): Promise<void> {
   for (const pointId of run.row.pointIds) {

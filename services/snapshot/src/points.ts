@@ -129,7 +129,9 @@ export class Points {
   ): Promise<TakenPoint> {
     await this.#releasing.get(pointId)?.catch(() => {})
     const limit = new AbortController()
-    const takeBack = after(this.#limits.beginMs, () => limit.abort(tooLate(pointId, this.#limits)))
+    const takeBack = after(this.#limits.beginMs, () =>
+      limit.abort(tooLate(pointId, this.#limits.beginMs)),
+    )
     try {
       const taken = await take(AbortSignal.any([signal, limit.signal]))
       this.#hold(pointId, taken, leaseMs)
@@ -163,9 +165,8 @@ export class Points {
 
   async #release(pointId: string, outcome: Outcome): Promise<void> {
     const limit = new AbortController()
-    const takeBack = after(this.#limits.releaseMs, () =>
-      limit.abort(tooLate(pointId, this.#limits)),
-    )
+    const { releaseMs } = this.#limits
+    const takeBack = after(releaseMs, () => limit.abort(tooLate(pointId, releaseMs)))
     try {
       const holders = await this.#holdersOf(pointId, limit.signal)
       for (const { host, driver } of holders) {
@@ -190,8 +191,8 @@ export class Points {
   }
 }
 
-const tooLate = (pointId: string, limits: SnapshotLimits) =>
-  new BackupError('DEADLINE_EXCEEDED', `point ${pointId}: no end in ${limits.beginMs} ms`, {
+const tooLate = (pointId: string, limitMs: number) =>
+  new BackupError('DEADLINE_EXCEEDED', `point ${pointId}: no end in ${limitMs} ms`, {
     point: pointId,
   })
 

@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { asBackupError, BackupError } from '@blockferry/errors'
 import type { BeginPoint, FoundPoint, HypervisorDriver, Point, Vm } from '../driver.ts'
+import { cutOffReaders } from '../nbd_export.ts'
 import { type Qmp, QmpRefusal } from '../qmp.ts'
 import { jobOf, type Prepared, pointOf, refuse, refuseBusy } from './begin.ts'
 import { chooseBases, removeBitmap, staleBitmaps } from './bitmaps.ts'
@@ -134,8 +135,10 @@ export class QemuDriver implements HypervisorDriver {
     } catch (thrown) {
       if (!(thrown instanceof QmpRefusal)) throw thrown
       const pid = qemu.process?.pid ?? 0
-      // No point of ours is here, so a server on a socket of ours is left from a crash.
-      if ((await socketsServedBy(pid, this.#run.path)).length === 0) {
+      // No point of ours is here, so a server on a socket of ours is left from a crash. It is not
+      // stopped when somebody else exports through it: QEMU waits for the readers in its main loop.
+      const isOurs = (await socketsServedBy(pid, this.#run.path)).length > 0
+      if (!isOurs || qemu.graph.exports.length > 0) {
         const message = `take a point of VM ${qemu.vm.name}: ${thrown.description}; another program serves its disks, stop that first`
         throw new BackupError('VM_BUSY', message, { vm: qemu.vm.name, owner: 'another NBD server' })
       }
@@ -199,9 +202,9 @@ export class QemuDriver implements HypervisorDriver {
     for (const path of paths) {
       const releasing = this.#monitors.alone(path, async () => {
         if (record?.qemu && !(await isRunning(record.qemu))) return
-        await ignoreAbsent(() =>
-          withMonitor(path, signal, (qmp) => this.#release(qmp, pointId, outcome, record)),
-        )
+        const release = () =>
+          withMonitor(path, signal, (qmp) => this.#release(qmp, pointId, outcome, record))
+        await ignoreAbsent(() => this.#againWithoutReaders(pointId, release))
       })
       // Without a record the point may be anywhere: a monitor that hangs must not keep it there.
       await releasing.catch((thrown) => faults.push(thrown))
@@ -209,6 +212,22 @@ export class QemuDriver implements HypervisorDriver {
     // The files stay as a reminder to ask again.
     if (faults.length > 0) throw faults[0]
     await this.#removeFiles(pointId)
+  }
+
+  /**
+   * A reader that hangs can hang QEMU as a whole, with its guest and its monitor: as soon as
+   * something there waits for the requests under way, a reset of the guest, say.
+   */
+  async #againWithoutReaders(pointId: string, release: () => Promise<void>): Promise<void> {
+    try {
+      await release()
+    } catch (thrown) {
+      const cause = asBackupError(thrown)?.metadata.cause
+      if (cause !== 'no answer' && cause !== 'no greeting') throw thrown
+      const held = await cutOffReaders(this.#run.socketPath(pointId))
+      if (held) throw held
+      await release()
+    }
   }
 
   async #release(

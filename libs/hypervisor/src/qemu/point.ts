@@ -2,8 +2,7 @@
 // of the way back finds what it needs by name in QEMU, and takes a missing piece for
 // done: so it mends whatever a crash left, by whichever process.
 import { sleep } from '@blockferry/core'
-import { BackupError } from '@blockferry/errors'
-import { cutReaders } from '@blockferry/native'
+import { removeExport } from '../nbd_export.ts'
 import { type Qmp, QmpRefusal } from '../qmp.ts'
 import {
   type Bitmap,
@@ -22,8 +21,6 @@ import type { QemuDisk } from './vm.ts'
 // give up on a disk after 30 s. QEMU 7.2 keeps the nanoseconds in 32 bits: 5 s became 0.7 s.
 const cbwTimeoutSeconds = 4
 const exportConnectionsMax = 16
-// How long the deletion of an export may wait for its readers before they are cut off.
-const readerPatienceMs = 2_000
 
 export interface PointNames {
   tag: string
@@ -151,45 +148,6 @@ async function removeBitmaps(qmp: Qmp, choose: (bitmaps: Bitmap[]) => string[]):
       await removeBitmap(qmp, node.name, name).catch(ignoreRefusal)
     }
   }
-}
-
-/**
- * QEMU 7.2 shuts the connections of an export down, but does not wake its writer that waits for
- * room in a unix socket: the deletion, and with it the point, hangs for as long as a reader is
- * stopped, and QEMU spins meanwhile.
- */
-async function removeExport(qmp: Qmp, id: string, socketPath: string): Promise<void> {
-  try {
-    await qmp.execute('block-export-del', { id, mode: 'hard' })
-  } catch (thrown) {
-    ignoreRefusal(thrown)
-    // An earlier deletion may still wait.
-    if (!/already shutting down/.test((thrown as QmpRefusal).description)) return
-  }
-  const gone = qmp.waitFor('BLOCK_EXPORT_DELETED', (data) => data.id === id)
-  const waiting = new AbortController()
-  const hangs = sleep(readerPatienceMs, waiting.signal).then(() => true)
-  try {
-    if (await Promise.race([gone.then(() => false), hangs])) await cutOff(id, socketPath)
-    await gone
-  } finally {
-    waiting.abort()
-    hangs.catch(() => {})
-    gone.catch(() => {})
-  }
-}
-
-async function cutOff(exportName: string, socketPath: string): Promise<void> {
-  const readers = await cutReaders(socketPath)
-  const held = readers.find(({ failure }) => failure !== null)
-  if (!held) return
-  const { pid, failure } = held
-  const who = pid === 0 ? 'a process' : `process ${pid}`
-  throw new BackupError(
-    'HOST_DENIED',
-    `delete export ${exportName}: ${who} reads it, does not go on and cannot be cut off (${failure}); end it, or let this user trace it (the right CAP_SYS_PTRACE)`,
-    { export: exportName, pid: String(pid), cause: failure ?? '' },
-  )
 }
 
 async function removeNode(qmp: Qmp, name: string): Promise<void> {

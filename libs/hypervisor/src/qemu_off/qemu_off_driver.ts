@@ -122,7 +122,8 @@ export class QemuOffDriver implements HypervisorDriver {
     if (!daemon || !file.bitmaps) return
     const { repositoryId, keptPointIds } = file.bitmaps
     const kept = [...keptPointIds, file.pointId]
-    await endExports(daemon.qmp)
+    // A bitmap that an export shows cannot be removed.
+    await daemon.removeExports()
     for (const [node, bitmaps] of await readBitmaps(daemon.qmp)) {
       const view = bitmaps.filter(({ name }) => name === viewName(file.pointId))
       const others =
@@ -238,15 +239,6 @@ async function readBitmapDisks(qmp: Qmp, vm: ImageVm): Promise<BitmapDisk[]> {
       bitmaps: node ? bitmapsOf(node) : [],
     }
   })
-}
-
-/** A bitmap that an export shows cannot be removed. */
-async function endExports(qmp: Qmp): Promise<void> {
-  const exports = await qmp.execute<{ id: string }[]>('query-block-exports')
-  for (const { id } of exports) {
-    await qmp.execute('block-export-del', { id, mode: 'hard' })
-    await qmp.waitFor('BLOCK_EXPORT_DELETED', (data) => data.id === id)
-  }
 }
 
 const nodeOf = (index: number) => `d${index}`

@@ -47,7 +47,10 @@ export const Reason = {
    * UNAVAILABLE.
    */
   HOST_UNREACHABLE: 9,
-  /** HOST_DENIED - The host's socket or folder exists, but this user may not use it. Code: PERMISSION_DENIED. */
+  /**
+   * HOST_DENIED - The host's socket or folder exists, but this user may not use it; or a program that hangs keeps a
+   * point and this user may not cut it off. Code: PERMISSION_DENIED.
+   */
   HOST_DENIED: 10,
   /** VM_NOT_FOUND - No host reports a VM of that name or identity. Code: NOT_FOUND. */
   VM_NOT_FOUND: 11,
