@@ -17,7 +17,7 @@ it('releases a point whose reader hangs in time, with the bitmaps of the images 
   const location = join(home, 'a.qcow2')
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', location, '32M'])
   execFileSync('qemu-io', ['-f', 'qcow2', '-c', 'write -P 7 0 24M', location], { stdio: 'pipe' })
-  const config = { driver: 'qemu', commandLine: ['qemu'], diskFiles: {} } as const
+  const config: Vm['config'] = { driver: 'qemu', commandLine: ['qemu'], diskFiles: {} }
   const about = { identity, name: 'vm', state: 'running', uncovered: [], refused: null } as const
   const disks = [{ id: 'a', format: 'qcow2', sizeBytes: 32 * mebibyte, location }]
   const known: Vm = { ...about, uncovered: [], disks, config }
@@ -35,7 +35,7 @@ it('releases a point whose reader hangs in time, with the bitmaps of the images 
     const reader = await askAndNeverRead(point, 'a', 16)
     try {
       const startMs = monotonicMs()
-      await driver.releasePoint(point.pointId, 'committed', signal)
+      await driver.releasePoint(point.pointId, 'committed')
       expect(monotonicMs() - startMs).toBeLessThan(8_000)
     } finally {
       reader.destroy()
