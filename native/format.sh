@@ -5,4 +5,4 @@ cd "$(dirname "$0")"
 mode="--dry-run --Werror"
 [ "${1:-}" = "--write" ] && mode="-i"
 # shellcheck disable=SC2086
-find src addon fuzz \( -name '*.cc' -o -name '*.h' \) -print0 2>/dev/null | xargs -0 -r clang-format $mode
+find src addon fuzz ../bench \( -name '*.cc' -o -name '*.h' \) -print0 2>/dev/null | xargs -0 -r clang-format $mode

@@ -1,6 +1,6 @@
-// BLAKE3 in portable C++, written from the specification: plain, keyed and key-deriving hash, with
-// extendable output. Whole chunks are hashed side by side, so long inputs should come in one
-// Update.
+// BLAKE3, written from the specification: plain, keyed and key-deriving hash, with extendable
+// output. Whole chunks are hashed side by side, as many as the processor has lanes for
+// (blake3_kernel.h), so long inputs should come in one Update.
 #ifndef BLOCKFERRY_CORE_BLAKE3_H_
 #define BLOCKFERRY_CORE_BLAKE3_H_
 

@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "core/blake3_kernel.h"
 #include "core/blake3_vectors.h"
 
 namespace blockferry {
@@ -22,7 +23,21 @@ Digest VectorKey() {
   return key;
 }
 
-TEST(Blake3, GivesTheOfficialHashes) {
+// Every instruction set that this processor has passes all tests.
+class Blake3Level : public testing::TestWithParam<blake3::Level> {
+ protected:
+  void SetUp() override { blake3::UseLevel(GetParam()); }
+  void TearDown() override { blake3::UseLevel(blake3::SupportedLevels().back()); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Supported, Blake3Level, testing::ValuesIn(blake3::SupportedLevels()),
+                         [](const auto& info) {
+                           std::string name = blake3::NameOf(info.param);
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+TEST_P(Blake3Level, GivesTheOfficialHashes) {
   // The empty input as the specification publishes it, independent of the table.
   EXPECT_EQ(HexOf(Blake3Hash({})),
             "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
@@ -35,7 +50,7 @@ TEST(Blake3, GivesTheOfficialHashes) {
   }
 }
 
-TEST(Blake3, ExtendsItsOutput) {
+TEST_P(Blake3Level, ExtendsItsOutput) {
   ByteVector input = VectorInput(2049);
   Blake3 hashes[3] = {Blake3(), Blake3::Keyed(VectorKey()),
                       Blake3::DeriveKey(kBlake3VectorContext)};
@@ -47,7 +62,7 @@ TEST(Blake3, ExtendsItsOutput) {
   }
 }
 
-TEST(Blake3, DoesNotCareHowTheInputIsCut) {
+TEST_P(Blake3Level, DoesNotCareHowTheInputIsCut) {
   uint32_t seed = std::random_device()();
   SCOPED_TRACE("SEED=" + std::to_string(seed));
   std::mt19937 random(seed);
@@ -67,7 +82,7 @@ TEST(Blake3, DoesNotCareHowTheInputIsCut) {
   }
 }
 
-TEST(Blake3, HashesOneShotAsInPieces) {
+TEST_P(Blake3Level, HashesOneShotAsInPieces) {
   uint32_t seed = std::random_device()();
   SCOPED_TRACE("SEED=" + std::to_string(seed));
   std::mt19937 random(seed);
