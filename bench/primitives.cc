@@ -60,9 +60,10 @@ ByteVector ReadSample(const char* path) {
 void PrintCodec(const char* name, Codec codec, Bytes sample) {
   const std::unique_ptr<Encoder> encoder = NewEncoder(codec);
   size_t stored = 0;
+  ByteVector out(kBlockSize);
   const double encode = Rate(sample.size(), [&] {
     stored = 0;
-    ForEachBlock(sample, [&](Bytes block) { stored += encoder->Encode(block).bytes.size(); });
+    ForEachBlock(sample, [&](Bytes block) { stored += encoder->Encode(block, out).bytes.size(); });
   });
   std::printf(",\"%s_encode\":%.2f,\"%s_ratio\":%.3f", name, encode, name,
               static_cast<double>(stored) / static_cast<double>(sample.size()));

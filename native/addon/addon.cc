@@ -38,8 +38,10 @@ Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
       info.Env(),
       [folder = *folder,
        read_only = info[1].As<Napi::Boolean>().Value()]() -> Result<SharedRepository> {
+        RepositoryLimits limits;
+        limits.seal_in_background = true;
         ASSIGN_OR_RETURN(std::unique_ptr<Repository> repository,
-                         Repository::Open(SystemFiles(), folder, read_only));
+                         Repository::Open(SystemFiles(), folder, read_only, limits));
         return SharedRepository(std::move(repository));
       },
       RepositoryObject);

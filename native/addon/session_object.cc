@@ -15,7 +15,7 @@
 #include "source/nbd_source.h"
 #include "source/raw_source.h"
 #include "stream/memory_channel.h"
-#include "stream/move_disk.h"
+#include "stream/pipeline.h"
 #include "target/chunk_store.h"
 
 namespace blockferry {
@@ -107,10 +107,10 @@ Result<MovedDisk> Move(const MoveOptions& options, Session* session, TaskState* 
   task->progress.position_bytes.Set(moved.resumed_at_bytes);
   plan.StartAt(target->resumed_at_block());
 
-  const std::unique_ptr<Encoder> encoder = NewEncoder(options.codec);
   MemoryChannel channel(target.get());
-  ASSIGN_OR_RETURN(moved.root, MoveDisk({source.get(), &plan, &session->repository().naming(),
-                                         encoder.get(), &channel, &task->cancel, &task->progress}));
+  ASSIGN_OR_RETURN(moved.root,
+                   MoveDiskInParallel({source.get(), &plan, &session->repository().naming(),
+                                       options.codec, &channel, &task->cancel, &task->progress}));
   return moved;
 }
 

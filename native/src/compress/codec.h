@@ -1,7 +1,7 @@
 // The third stage: gives back the smaller of encoded and stored.
 //
-// An encoder is asked for one block at a time and may keep a buffer between blocks, so
-// one thread uses one encoder. Decoding needs no state and never writes past the plain size
+// An encoder is asked for one block at a time and may keep state between blocks, so one thread
+// uses one encoder. Decoding needs no state and never writes past the plain size
 // that the record promises.
 #ifndef BLOCKFERRY_COMPRESS_CODEC_H_
 #define BLOCKFERRY_COMPRESS_CODEC_H_
@@ -17,14 +17,14 @@ namespace blockferry {
 
 struct EncodedBlock {
   Codec codec = Codec::kStored;
-  // Valid until the next call of the encoder, or as long as the plain bytes when stored.
   Bytes bytes;
 };
 
 class Encoder {
  public:
   virtual ~Encoder() = default;
-  virtual EncodedBlock Encode(Bytes plain) = 0;
+  // Into `out`, of which the result is the beginning. REQUIRES: out is as large as plain.
+  virtual EncodedBlock Encode(Bytes plain, MutableBytes out) = 0;
 };
 
 std::unique_ptr<Encoder> NewEncoder(Codec codec);

@@ -31,7 +31,8 @@ TEST(Codec, GivesBackEveryBlockItEncoded) {
     const std::unique_ptr<Encoder> encoder = NewEncoder(codec);
     for (const size_t size : {1u, 31u, 32u, 512u, 4096u, 65536u}) {
       for (const ByteVector& plain : {TextBytes(size), RandomBytes(size, 1)}) {
-        const EncodedBlock encoded = encoder->Encode(plain);
+        ByteVector out(size);
+        const EncodedBlock encoded = encoder->Encode(plain, out);
         EXPECT_LE(encoded.bytes.size(), plain.size());
         ByteVector back(size);
         ASSERT_TRUE(Decode(encoded.codec, encoded.bytes, back).ok()) << size;
@@ -43,18 +44,20 @@ TEST(Codec, GivesBackEveryBlockItEncoded) {
 
 TEST(Codec, StoresWhatDoesNotShrinkByOneThirtySecond) {
   const std::unique_ptr<Encoder> encoder = NewEncoder(Codec::kLz4);
-  EXPECT_EQ(encoder->Encode(RandomBytes(65536, 2)).codec, Codec::kStored);
-  EXPECT_EQ(encoder->Encode(TextBytes(65536)).codec, Codec::kLz4);
+  ByteVector out(65536);
+  EXPECT_EQ(encoder->Encode(RandomBytes(65536, 2), out).codec, Codec::kStored);
+  EXPECT_EQ(encoder->Encode(TextBytes(65536), out).codec, Codec::kLz4);
   // Random but for 1/64 of zeroes: it would shrink, but by too little.
   ByteVector nearly = RandomBytes(65536, 3);
   std::fill_n(nearly.begin(), 1024, std::byte{0});
-  EXPECT_EQ(encoder->Encode(nearly).codec, Codec::kStored);
+  EXPECT_EQ(encoder->Encode(nearly, out).codec, Codec::kStored);
 }
 
 TEST(Codec, RefusesBytesThatDoNotGiveTheWholeBlock) {
   const std::unique_ptr<Encoder> encoder = NewEncoder(Codec::kLz4);
   const ByteVector plain = TextBytes(65536);
-  const EncodedBlock encoded = encoder->Encode(plain);
+  ByteVector out(plain.size());
+  const EncodedBlock encoded = encoder->Encode(plain, out);
   ByteVector shorter(65535), longer(65537);
   EXPECT_TRUE(Decode(Codec::kLz4, encoded.bytes, shorter).Is(reason::kBlockCorrupt));
   EXPECT_TRUE(Decode(Codec::kLz4, encoded.bytes, longer).Is(reason::kBlockCorrupt));

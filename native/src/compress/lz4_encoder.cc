@@ -2,17 +2,18 @@
 
 #include <lz4.h>
 
+#include "compress/stored_encoder.h"
+
 namespace blockferry {
 
-EncodedBlock Lz4Encoder::Encode(Bytes plain) {
+EncodedBlock Lz4Encoder::Encode(Bytes plain, MutableBytes out) {
   const size_t worth_bytes = plain.size() - plain.size() / 32;
   // LZ4 gives up as soon as the block does not fit, which is cheaper than encoding it all.
-  if (buffer_.size() < worth_bytes) buffer_.resize(worth_bytes);
   const int size = LZ4_compress_default(
-      reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(buffer_.data()),
+      reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(out.data()),
       static_cast<int>(plain.size()), static_cast<int>(worth_bytes));
-  if (size <= 0 || plain.size() < 32) return {Codec::kStored, plain};
-  return {Codec::kLz4, Bytes(buffer_).first(static_cast<size_t>(size))};
+  if (size <= 0 || plain.size() < 32) return Store(plain, out);
+  return {Codec::kLz4, out.first(static_cast<size_t>(size))};
 }
 
 Status DecodeLz4(Bytes encoded, MutableBytes plain) {

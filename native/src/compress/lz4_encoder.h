@@ -9,10 +9,7 @@ namespace blockferry {
 // does not shrink by at least 1/32 is stored, so that reading it back costs nothing.
 class Lz4Encoder final : public Encoder {
  public:
-  EncodedBlock Encode(Bytes plain) override;
-
- private:
-  ByteVector buffer_;
+  EncodedBlock Encode(Bytes plain, MutableBytes out) override;
 };
 
 Status DecodeLz4(Bytes encoded, MutableBytes plain);

@@ -34,12 +34,18 @@ class CrashFiles : public FileSystem {
     return copy;
   }
 
-  uint64_t call_count() const { return call_count_; }
+  uint64_t call_count() const {
+    std::lock_guard lock(mutex_);
+    return call_count_;
+  }
   // From the call with that number (counted from 1 from now on) every call fails as after a crash.
   void CrashAt(uint64_t call) { Plan(call, true, {}); }
   // Only that call fails. An append then has written half of its bytes.
   void FailAt(uint64_t call, Status status) { Plan(call, false, std::move(status)); }
-  bool planned_fault_came() const { return planned_fault_came_; }
+  bool planned_fault_came() const {
+    std::lock_guard lock(mutex_);
+    return planned_fault_came_;
+  }
 
   // The machine is up again; handles from before are not to be used.
   void Restart(Survivor survivor, uint32_t seed) {
@@ -180,6 +186,7 @@ class CrashFiles : public FileSystem {
   }
 
   void Plan(uint64_t call, bool crash, Status failure) {
+    std::lock_guard lock(mutex_);
     planned_call_ = call;
     planned_crash_ = crash;
     planned_failure_ = std::move(failure);
@@ -280,7 +287,7 @@ class CrashFiles : public FileSystem {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::shared_ptr<Node> root_;
   uint64_t call_count_ = 0;
   uint64_t planned_call_ = 0;

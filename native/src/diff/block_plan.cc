@@ -41,7 +41,7 @@ Result<DiskTotals> BlockPlan::Count() {
   return totals;
 }
 
-Result<std::optional<BlockRun>> BlockPlan::Next() {
+Result<std::optional<BlockRun>> BlockPlan::Next(uint64_t data_block_count_max) {
   const uint64_t size_bytes = source_->size_bytes();
   const uint64_t block_count = BlockCountOf(size_bytes);
   if (next_block_ >= block_count) return std::optional<BlockRun>();
@@ -62,8 +62,11 @@ Result<std::optional<BlockRun>> BlockPlan::Next() {
       data = data || extent.allocated;
     }
   }
-  const BlockRun run{KindOf(data, data_changed), next_block_, end_block};
-  next_block_ = end_block;
+  BlockRun run{KindOf(data, data_changed), next_block_, end_block};
+  if (run.kind == BlockRun::Kind::kData) {
+    run.end_block = next_block_ + std::min(end_block - next_block_, data_block_count_max);
+  }
+  next_block_ = run.end_block;
   return std::optional<BlockRun>(run);
 }
 

@@ -40,8 +40,8 @@ class BlockPlan {
   void StartAt(uint64_t block) { next_block_ = block; }
 
   // The next run in ascending order; absent at the end of the disk. Two runs in a row
-  // may be of one kind.
-  Result<std::optional<BlockRun>> Next();
+  // may be of one kind; a run of data has at most `data_block_count_max` blocks.
+  Result<std::optional<BlockRun>> Next(uint64_t data_block_count_max = UINT64_MAX);
 
  private:
   Result<Extent> ExtentAt(uint64_t offset_bytes);

@@ -37,7 +37,7 @@ Status DiskWriter::Put(uint64_t index, const NewRecord& record) {
     counters_.stored += put.stored_size;
     ++counters_.block_count;
   }
-  // When this block filled a pack, all blocks before it are durable now: the best moment.
+  // When this block filled a pack, all blocks before it are durable with that: the best moment.
   RETURN_IF_ERROR(SaveCheckpointWhenDue(index));
   return PutIndex(index, record.name, put.ordinal);
 }
@@ -57,7 +57,7 @@ Status DiskWriter::Keep(MapReader& base, uint64_t first, uint64_t end) {
 }
 
 Result<std::optional<Digest>> DiskWriter::Finish() {
-  RETURN_IF_ERROR(session_->KeepComplete({disk_id_, EncodeState(block_count_), ordinal_max_}));
+  RETURN_IF_ERROR(session_->SaveCheckpoint({disk_id_, EncodeState(block_count_), ordinal_max_}));
   return map_.Finish();
 }
 
@@ -75,11 +75,10 @@ Result<Digest> DiskWriter::PutNode(Bytes node) {
 }
 
 Status DiskWriter::SaveCheckpointWhenDue(uint64_t next_index) {
-  uint64_t sealed_count = session_->sealed_count_;
-  bool is_due = sealed_count != saved_sealed_count_ || blocks_since_saved_ >= kBlockInterval;
-  if (!is_due || ordinal_max_ > sealed_count) return {};
-  RETURN_IF_ERROR(session_->SaveCheckpoint(disk_id_, EncodeState(next_index)));
-  saved_sealed_count_ = sealed_count;
+  const uint64_t filled_count = session_->filled_count_;
+  if (filled_count == saved_filled_count_ && blocks_since_saved_ < kBlockInterval) return {};
+  RETURN_IF_ERROR(session_->SaveCheckpoint({disk_id_, EncodeState(next_index), ordinal_max_}));
+  saved_filled_count_ = filled_count;
   blocks_since_saved_ = 0;
   return {};
 }

@@ -43,8 +43,8 @@ class DiskWriter : private MapNodeSink {
   // was put or kept; `record` holds this block (BlockSizeAt) and is a chunk.
   Status Put(uint64_t index, const NewRecord& record);
 
-  // The block's chunk is known (Session::Has said so). False, and nothing done, when it is present
-  // no longer: then the caller has to Put it.
+  // The block's chunk, if it is present. False, and nothing done, when it is not: then the caller
+  // has to Put it.
   Result<bool> PutKnown(uint64_t index, const Digest& name);
 
   // Blocks [first, end) are as in `base`, a map of the disk in the base backup; see
@@ -60,7 +60,7 @@ class DiskWriter : private MapNodeSink {
              const std::optional<Digest>& base_root);
 
   Result<Digest> PutNode(Bytes node) override;
-  // A checkpoint of everything before `next_index`, when it is due and all of it is durable.
+  // A checkpoint of everything before `next_index`, when it is due.
   Status SaveCheckpointWhenDue(uint64_t next_index);
   ByteVector EncodeState(uint64_t next_index) const;
   bool RestoreState(Bytes checkpoint);
@@ -76,7 +76,7 @@ class DiskWriter : private MapNodeSink {
   uint64_t resumed_at_ = 0;
   // The youngest pack of this session that the map refers to; see Session.
   uint64_t ordinal_max_ = 0;
-  uint64_t saved_sealed_count_ = 0;
+  uint64_t saved_filled_count_ = 0;
   uint64_t blocks_since_saved_ = 0;
 };
 

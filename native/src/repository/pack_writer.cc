@@ -69,32 +69,21 @@ Status PackWriter::Write(Bytes bytes) {
 
 Result<uint64_t> PackWriter::Append(const NewRecord& record) {
   assert(!full());
-  assert(record.plain_size > 0 && record.plain_size <= kBlockSize);
-  assert(!record.stored.empty() && record.stored.size() <= record.plain_size);
-  buffer_.resize(kShortDigestSize);
-  ByteWriter out(&buffer_);
-  out.Put(static_cast<uint8_t>(record.type));
-  out.Put(static_cast<uint8_t>(record.codec));
-  out.Put(uint16_t{0});
-  out.Put(record.plain_size);
-  out.Put(static_cast<uint32_t>(record.stored.size()));
-  out.Put(uint32_t{0});
-  out.PutBytes(record.name);
-  out.PutZeroes(kRecordReservedSize);
-  assert(buffer_.size() == kRecordHeaderSize);
-  out.PutBytes(record.stored);
-  Digest digest = Blake3Hash(Bytes(buffer_).subspan(kShortDigestSize));
-  std::memcpy(buffer_.data(), digest.data(), kShortDigestSize);
-
+  Bytes encoded = record.encoded;
+  if (encoded.empty()) {
+    buffer_.resize(kRecordHeaderSize + record.stored.size());
+    EncodeRecord(record, buffer_);
+    encoded = buffer_;
+  }
   PackEntry entry{record.name,       record.type,
                   record.codec,      static_cast<uint32_t>(size_),
                   record.plain_size, static_cast<uint32_t>(record.stored.size())};
-  RETURN_IF_ERROR(Write(buffer_));
+  RETURN_IF_ERROR(Write(encoded));
   entries_.push_back(entry);
   size_t slot = SlotOf(record.name);
   while (slots_[slot] != 0) slot = (slot + 1) % kSlotCount;
   slots_[slot] = static_cast<uint32_t>(entries_.size());
-  return buffer_.size();
+  return encoded.size();
 }
 
 // The table and the footer.

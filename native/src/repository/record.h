@@ -1,4 +1,4 @@
-// What a record of a pack is: its type, its codec, where it lies.
+// A record of a pack: a header that describes the stored bytes, and these. See pack_format.h.
 #ifndef BLOCKFERRY_REPOSITORY_RECORD_H_
 #define BLOCKFERRY_REPOSITORY_RECORD_H_
 
@@ -21,7 +21,13 @@ struct NewRecord {
   Digest name;
   uint32_t plain_size = 0;
   Bytes stored;
+  // The whole record as it lies in a pack, when EncodeRecord has made it already; else empty.
+  Bytes encoded = {};
 };
+
+// Writes the record into `out`, which has kRecordHeaderSize and the stored bytes' size; the stored
+// bytes may lie in their place there already. The digest in the header covers all of it.
+void EncodeRecord(const NewRecord& record, MutableBytes out);
 
 }  // namespace blockferry
 

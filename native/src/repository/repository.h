@@ -36,6 +36,9 @@ struct RepositoryInfo {
 struct RepositoryLimits {
   uint64_t pack_size = pack_format::kTargetSize;  // Bytes at which a pack is sealed.
   size_t open_pack_count = 64;                    // Packs kept open for reading.
+  // A full pack is sealed on a thread of its own while the session fills the next one. Otherwise
+  // the order of all file calls depends on the calls of the session alone.
+  bool seal_in_background = false;
 };
 
 // A file of the repository that cannot be trusted; the rest goes on without it.

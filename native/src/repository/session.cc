@@ -139,10 +139,14 @@ Result<std::unique_ptr<DiskWriter>> Session::OpenDisk(const std::string& disk_id
   return std::unique_ptr<DiskWriter>(new DiskWriter(this, disk_id, size, base_root));
 }
 
-bool Session::Has(const Digest& name) {
-  if (repository_->Has(name)) return true;
-  std::lock_guard lock(mutex_);
-  return pack_ != nullptr && pack_->Has(RecordType::kChunk, name);
+void Session::FindLacking(std::span<const Digest> names, std::span<bool> lacks) {
+  std::shared_lock lock(names_mutex_);
+  const auto has = [](const auto& pack, const Digest& name) {
+    return pack != nullptr && pack->Has(RecordType::kChunk, name);
+  };
+  for (size_t i = 0; i < names.size(); ++i) {
+    lacks[i] = !has(pack_, names[i]) && !has(sealing_, names[i]) && !repository_->Has(names[i]);
+  }
 }
 
 Status Session::Fail(Status failure) {
@@ -165,7 +169,10 @@ Result<std::optional<Session::Put>> Session::FindPresent(RecordType type, const 
     return std::optional<Put>(Put{});
   }
   if (pack_ != nullptr && pack_->Has(type, name)) {
-    return std::optional<Put>(Put{sealed_count_ + 1, 0});
+    return std::optional<Put>(Put{filled_count_ + 1, 0});
+  }
+  if (sealing_ != nullptr && sealing_->Has(type, name)) {
+    return std::optional<Put>(Put{filled_count_, 0});
   }
   return std::optional<Put>();
 }
@@ -180,11 +187,17 @@ Result<Session::Put> Session::PutRecord(const NewRecord& record) {
   ASSIGN_OR_RETURN(std::optional<Put> present, FindPresent(record.type, record.name));
   if (present) return *present;
   if (pack_ == nullptr) RETURN_IF_ERROR(StartPack());
+  ASSIGN_OR_RETURN(const uint64_t stored_size, AppendToPack(record));
+  Put put{filled_count_ + 1, stored_size};
+  if (pack_->full()) RETURN_IF_ERROR(BeginSealing());
+  return put;
+}
+
+Result<uint64_t> Session::AppendToPack(const NewRecord& record) {
+  std::unique_lock lock(names_mutex_);
   Result<uint64_t> stored_size = pack_->Append(record);
   if (!stored_size.ok()) return Fail(stored_size.status());
-  Put put{sealed_count_ + 1, *stored_size};
-  if (pack_->full()) RETURN_IF_ERROR(SealPack());
-  return put;
+  return stored_size;
 }
 
 Status Session::StartPack() {
@@ -195,26 +208,53 @@ Status Session::StartPack() {
       repository_->files_, folder_ + "/" + prefix_ + "." + HexOf(id) + kPackSuffix,
       repository_->id_, id, options_.point_id, repository_->limits_.pack_size);
   if (!pack.ok()) return Fail(pack.status());
+  std::unique_lock lock(names_mutex_);
   pack_ = *std::move(pack);
   return {};
 }
 
-Status Session::SealPack() {
-  if (pack_ == nullptr) return {};
-  const PackId& id = pack_->id();
-  Status sealed = pack_->Seal(repository_->PackFolder(id), repository_->PackPath(id));
-  if (sealed.Is(reason::kNotFound)) sealed = Fenced("a newer session removed its open pack");
-  if (!sealed.ok()) return Fail(sealed);
-  referenced_packs_.insert(repository_->AddSealedPack(*pack_));
-  pack_.reset();
+Status Session::BeginSealing() {
+  RETURN_IF_ERROR(EndSealing());
+  {
+    std::unique_lock lock(names_mutex_);
+    sealing_ = std::move(pack_);
+  }
+  ++filled_count_;
+  const PackId& id = sealing_->id();
+  const auto seal = [this, folder = repository_->PackFolder(id), path = repository_->PackPath(id)] {
+    sealed_ = sealing_->Seal(folder, path);
+  };
+  if (repository_->limits_.seal_in_background) {
+    sealer_ = std::thread(seal);
+    return {};
+  }
+  seal();
+  return EndSealing();
+}
+
+std::unique_ptr<PackWriter> Session::JoinSealing() {
+  if (sealer_.joinable()) sealer_.join();
+  std::unique_lock lock(names_mutex_);
+  return std::move(sealing_);
+}
+
+Status Session::EndSealing() {
+  if (sealing_ == nullptr) return {};
+  if (sealer_.joinable()) sealer_.join();
+  if (sealed_.Is(reason::kNotFound)) sealed_ = Fenced("a newer session removed its open pack");
+  if (!sealed_.ok()) return Fail(sealed_);
+  // First into the index, then out of the way: at no moment it is in neither.
+  referenced_packs_.insert(repository_->AddSealedPack(*sealing_));
+  JoinSealing();
   ++sealed_count_;
-  for (auto disk = complete_disks_.begin(); disk != complete_disks_.end();) {
-    if (disk->ordinal > sealed_count_) {
-      ++disk;
-      continue;
+  std::vector<Checkpoint> waiting;
+  waiting.swap(pending_checkpoints_);
+  for (Checkpoint& checkpoint : waiting) {
+    if (checkpoint.ordinal > sealed_count_) {
+      pending_checkpoints_.push_back(std::move(checkpoint));
+    } else {
+      RETURN_IF_ERROR(WriteCheckpoint(checkpoint.disk_id, checkpoint.state));
     }
-    RETURN_IF_ERROR(WriteCheckpoint(disk->disk_id, disk->state));
-    disk = complete_disks_.erase(disk);
   }
   return {};
 }
@@ -227,17 +267,17 @@ std::string Session::CheckpointPath(const std::string& disk_id, std::string_view
   return folder_ + "/" + start + disk + std::string(suffix);
 }
 
-Status Session::SaveCheckpoint(const std::string& disk_id, Bytes state) {
+Status Session::SaveCheckpoint(Checkpoint checkpoint) {
   std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(CheckUsable());
-  return WriteCheckpoint(disk_id, state);
-}
-
-Status Session::KeepComplete(CompleteDisk disk) {
-  std::lock_guard lock(mutex_);
-  RETURN_IF_ERROR(CheckUsable());
-  if (disk.ordinal <= sealed_count_) return WriteCheckpoint(disk.disk_id, disk.state);
-  complete_disks_.push_back(std::move(disk));
+  if (checkpoint.ordinal <= sealed_count_) {
+    return WriteCheckpoint(checkpoint.disk_id, checkpoint.state);
+  }
+  // One that waits for the same pack, or for a later one, is worth less.
+  std::erase_if(pending_checkpoints_, [&](const Checkpoint& other) {
+    return other.disk_id == checkpoint.disk_id && other.ordinal >= checkpoint.ordinal;
+  });
+  pending_checkpoints_.push_back(std::move(checkpoint));
   return {};
 }
 
@@ -381,7 +421,8 @@ Result<Manifest> Session::Commit(const CommitOptions& options) {
   }
   RETURN_IF_ERROR(failure_);
   if (ended_) return Fenced("the session has ended");
-  RETURN_IF_ERROR(SealPack());
+  if (pack_ != nullptr) RETURN_IF_ERROR(BeginSealing());
+  RETURN_IF_ERROR(EndSealing());
   RETURN_IF_ERROR(CheckReferences(options, listed));
   // The name of a damaged manifest keeps its number, too.
   for (const ListedManifest& one : listed) {
@@ -407,7 +448,11 @@ void Session::RemoveFiles(bool committed) {
   FileSystem& files = repository_->files_;
   candidate_.reset();
   static_cast<void>(files.Remove(candidate_path_));
-  pack_.reset();
+  JoinSealing();
+  {
+    std::unique_lock lock(names_mutex_);
+    pack_.reset();
+  }
   Result<std::vector<FolderEntry>> entries = files.List(folder_);
   if (!entries.ok()) return;
   for (const FolderEntry& entry : *entries) {

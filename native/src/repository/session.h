@@ -10,7 +10,10 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <shared_mutex>
+#include <span>
 #include <string>
+#include <thread>
 #include <unordered_set>
 #include <vector>
 
@@ -50,8 +53,9 @@ class Session {
   Result<std::unique_ptr<DiskWriter>> OpenDisk(const std::string& disk_id, uint64_t size,
                                                const std::optional<Digest>& base_root);
 
-  // Is the chunk in a durable pack, or in a pack that the commit of this session waits for?
-  bool Has(const Digest& name);
+  // Sets lacks[i] unless the chunk names[i] is in a durable pack, or in a pack that the commit of
+  // this session waits for. Waits for no file.
+  void FindLacking(std::span<const Digest> names, std::span<bool> lacks);
 
   // Everything durable, then the manifest by one rename. When a backup of this point id is there
   // already, that one is returned: asking again after a lost answer is safe. RUN_FENCED when a
@@ -70,8 +74,8 @@ class Session {
     uint64_t ordinal = 0;      // Which of this session's packs holds it; 0: a durable pack.
     uint64_t stored_size = 0;  // Bytes appended; 0 when it was present.
   };
-  // The last checkpoint of a disk that is complete, until all it refers to is durable.
-  struct CompleteDisk {
+  // How far a disk is, and the youngest pack that this refers to.
+  struct Checkpoint {
     std::string disk_id;
     ByteVector state;
     uint64_t ordinal = 0;
@@ -88,8 +92,8 @@ class Session {
   // All take the lock, or fail as the session did.
   Result<Put> PutRecord(const NewRecord& record);
   Result<std::optional<Put>> PutPresent(RecordType type, const Digest& name);
-  Status SaveCheckpoint(const std::string& disk_id, Bytes state);
-  Status KeepComplete(CompleteDisk disk);
+  // Writes the checkpoint as soon as all it refers to is durable.
+  Status SaveCheckpoint(Checkpoint checkpoint);
   std::optional<ByteVector> LoadCheckpoint(const std::string& disk_id);
   bool ReferTo(Bytes pack_ids);
 
@@ -97,7 +101,13 @@ class Session {
   Status CheckUsable() const;
   Result<std::optional<Put>> FindPresent(RecordType type, const Digest& name);
   Status StartPack();
-  Status SealPack();
+  Result<uint64_t> AppendToPack(const NewRecord& record);
+  // The open pack is full: it is sealed from now on. Waits for the one before it.
+  Status BeginSealing();
+  // Waits until the pack that is being sealed is durable, and writes what waited for that.
+  Status EndSealing();
+  // The pack that is being sealed as it ended, null without one.
+  std::unique_ptr<PackWriter> JoinSealing();
   Status WriteCheckpoint(const std::string& disk_id, Bytes state);
   Status Fail(Status failure);
   std::optional<Manifest> FindCommitted(const std::vector<ListedManifest>& listed) const;
@@ -115,13 +125,22 @@ class Session {
   std::string candidate_path_;
   std::unique_ptr<File> candidate_;
 
-  // Lock order: this one, then the repository's.
+  // Lock order: this one, then names_mutex_, then the repository's.
   std::mutex mutex_;
-  // The packs of this session count from 1; pack i is durable when i <= sealed_count_.
+  // Who changes the two packs or their names holds this one besides; never while a file is synced,
+  // which takes as long as the storage does.
+  std::shared_mutex names_mutex_;
+  // The packs of this session count from 1; pack i is full when i <= filled_count_, and durable
+  // when i <= sealed_count_. Between the two is at most one, sealing_.
   std::unique_ptr<PackWriter> pack_;
-  std::atomic<uint64_t> sealed_count_ = 0;
+  std::unique_ptr<PackWriter> sealing_;
+  std::thread sealer_;
+  Status sealed_;  // What the sealer left; read after it was joined.
+  std::atomic<uint64_t> filled_count_ = 0;
+  uint64_t sealed_count_ = 0;
   std::unordered_set<uint32_t> referenced_packs_;
-  std::vector<CompleteDisk> complete_disks_;
+  // Wait until what they refer to is durable.
+  std::vector<Checkpoint> pending_checkpoints_;
   Status failure_;  // The first failed write: the session can only be aborted after it.
   bool ended_ = false;
 };

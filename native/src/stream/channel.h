@@ -1,13 +1,14 @@
 // The fourth stage: carries the blocks of one disk from the mover to the target.
 //
-// Names go first, and only blocks that the target lacks follow as frames. One thread
-// sends; block indexes ascend strictly over all calls, and what is never mentioned is a
-// hole.
+// Names go first, and only blocks that the target lacks follow as frames. Any thread may ask what
+// is lacking; one at a time does the rest. Block indexes ascend strictly over all calls, and what
+// is never mentioned is a hole.
 #ifndef BLOCKFERRY_STREAM_CHANNEL_H_
 #define BLOCKFERRY_STREAM_CHANNEL_H_
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "core/status.h"
 #include "stream/frame.h"
@@ -17,6 +18,10 @@ namespace blockferry {
 class Channel {
  public:
   virtual ~Channel() = default;
+
+  // Sets lacks[i] when the target lacks the chunk names[i]. A hint: a chunk may come or go before
+  // its block is offered or sent.
+  virtual void FindLacking(std::span<const Digest> names, std::span<bool> lacks) = 0;
 
   // True when the target lacks the block and waits for its frame; otherwise the block is
   // named and done.

@@ -12,6 +12,9 @@ class MemoryChannel final : public Channel {
   // `target` outlives the channel.
   explicit MemoryChannel(BlockTarget* target) : target_(target) {}
 
+  void FindLacking(std::span<const Digest> names, std::span<bool> lacks) override {
+    target_->FindLacking(names, lacks);
+  }
   Result<bool> Offer(uint64_t block_index, const Digest& name) override {
     return target_->Offer(block_index, name);
   }

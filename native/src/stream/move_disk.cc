@@ -2,56 +2,67 @@
 
 #include <algorithm>
 
-#include "repository/block_geometry.h"
-#include "stream/read_ahead.h"
-
 namespace blockferry {
 namespace {
 
-Status MoveBlock(const Line& line, uint64_t index, Bytes plain) {
+// The buffers of the one thread.
+struct Buffers {
+  ByteVector plain = ByteVector(kReadSizeBytesMax);
+  ByteVector frame = ByteVector(FrameSizeMax(kBlockSize));
+};
+
+Status MoveBlock(const Line& line, uint64_t index, Bytes plain, Encoder* encoder,
+                 MutableBytes frame) {
   // A block of zeroes is a hole, also when the source had it allocated.
   if (IsZero(plain)) return Status();
   const Digest name = line.naming->ChunkName(plain);
   ASSIGN_OR_RETURN(const bool wanted, line.channel->Offer(index, name));
   if (!wanted) return Status();
-  return line.channel->Send(
-      {index, name, static_cast<uint32_t>(plain.size()), line.encoder->Encode(plain)});
+  return line.channel->Send(MakeFrame(index, name, plain, encoder, frame));
 }
 
-Status MoveData(const Line& line, const BlockRun& run, Bytes bytes) {
+Status MoveData(const Line& line, const BlockRun& run, Encoder* encoder, Buffers* buffers) {
+  const MutableBytes bytes = MutableBytes(buffers->plain).first(line.SizeOf(run));
+  RETURN_IF_ERROR(line.source->Submit(line.OffsetOf(run.first_block), bytes));
+  RETURN_IF_ERROR(line.source->Await());
   for (uint64_t index = run.first_block; index < run.end_block; ++index) {
-    const Bytes plain = bytes.first(std::min<size_t>(kBlockSize, bytes.size()));
-    bytes = bytes.subspan(plain.size());
-    RETURN_IF_ERROR(MoveBlock(line, index, plain));
+    const Bytes plain = BlockIn(bytes, index - run.first_block);
+    RETURN_IF_ERROR(MoveBlock(line, index, plain, encoder, buffers->frame));
     // Only now: a checkpoint that is taken within the block begins with it again.
     line.channel->CountRead(plain.size());
   }
   return Status();
 }
 
-Status MoveRun(const Line& line, const ReadRun& read) {
-  switch (read.run.kind) {
-    case BlockRun::Kind::kHole:
-      return Status();
-    case BlockRun::Kind::kKept:
-      return line.channel->Keep(read.run.first_block, read.run.end_block);
-    case BlockRun::Kind::kData:
-      return MoveData(line, read.run, read.bytes);
-  }
-  return Status();
-}
-
 }  // namespace
 
+uint64_t Line::EndOf(const BlockRun& run) const {
+  return std::min(run.end_block * kBlockSize, source->size_bytes());
+}
+
+Bytes BlockIn(Bytes run, uint64_t position) {
+  const Bytes rest = run.subspan(position * kBlockSize);
+  return rest.first(std::min<size_t>(kBlockSize, rest.size()));
+}
+
 Result<std::optional<Digest>> MoveDisk(const Line& line) {
-  ReadAhead ahead(line.source, line.plan);
+  const std::unique_ptr<Encoder> encoder = NewEncoder(line.codec);
+  Buffers buffers;
   while (true) {
     RETURN_IF_ERROR(line.cancel->Check());
-    ASSIGN_OR_RETURN(const std::optional<ReadRun> read, ahead.Next());
-    if (!read.has_value()) break;
-    RETURN_IF_ERROR(MoveRun(line, *read));
-    const uint64_t end_bytes = read->run.end_block * kBlockSize;
-    line.progress->position_bytes.Set(std::min(end_bytes, line.source->size_bytes()));
+    ASSIGN_OR_RETURN(const std::optional<BlockRun> run, line.plan->Next(kReadBlockCountMax));
+    if (!run.has_value()) break;
+    switch (run->kind) {
+      case BlockRun::Kind::kHole:
+        break;
+      case BlockRun::Kind::kKept:
+        RETURN_IF_ERROR(line.channel->Keep(run->first_block, run->end_block));
+        break;
+      case BlockRun::Kind::kData:
+        RETURN_IF_ERROR(MoveData(line, *run, encoder.get(), &buffers));
+        break;
+    }
+    line.progress->position_bytes.Set(line.EndOf(*run));
   }
   return line.channel->Seal();
 }

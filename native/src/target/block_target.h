@@ -1,10 +1,11 @@
-// The fifth stage of a backup: where the blocks of one disk are stored. Used by one
-// thread; the calls and their order are those of stream/channel.h.
+// The fifth stage of a backup: where the blocks of one disk are stored. The calls, their order and
+// their threads are those of stream/channel.h.
 #ifndef BLOCKFERRY_TARGET_BLOCK_TARGET_H_
 #define BLOCKFERRY_TARGET_BLOCK_TARGET_H_
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "core/status.h"
 #include "stream/frame.h"
@@ -14,6 +15,7 @@ namespace blockferry {
 class BlockTarget {
  public:
   virtual ~BlockTarget() = default;
+  virtual void FindLacking(std::span<const Digest> names, std::span<bool> lacks) = 0;
   virtual Result<bool> Offer(uint64_t block_index, const Digest& name) = 0;
   virtual Status Put(const Frame& frame) = 0;
   virtual Status Keep(uint64_t first_block, uint64_t end_block) = 0;

@@ -23,17 +23,18 @@ Result<std::unique_ptr<ChunkStore>> ChunkStore::Open(Session* session, const std
   return store;
 }
 
+void ChunkStore::FindLacking(std::span<const Digest> names, std::span<bool> lacks) {
+  session_->FindLacking(names, lacks);
+}
+
 Result<bool> ChunkStore::Offer(uint64_t block_index, const Digest& name) {
-  if (!session_->Has(name)) return true;
   ASSIGN_OR_RETURN(const bool known, writer_->PutKnown(block_index, name));
   if (known) Report();
   return !known;
 }
 
 Status ChunkStore::Put(const Frame& frame) {
-  const NewRecord record{RecordType::kChunk, frame.encoded.codec, frame.name,
-                         frame.plain_size_bytes, frame.encoded.bytes};
-  RETURN_IF_ERROR(writer_->Put(frame.block_index, record));
+  RETURN_IF_ERROR(writer_->Put(frame.block_index, frame.record));
   Report();
   return Status();
 }

@@ -27,6 +27,7 @@ class ChunkStore final : public BlockTarget {
   // Blocks before this one are stored already.
   uint64_t resumed_at_block() const { return writer_->resumed_at(); }
 
+  void FindLacking(std::span<const Digest> names, std::span<bool> lacks) override;
   Result<bool> Offer(uint64_t block_index, const Digest& name) override;
   Status Put(const Frame& frame) override;
   Status Keep(uint64_t first_block, uint64_t end_block) override;
