@@ -21,7 +21,7 @@ inline constexpr size_t kDigestSize = 32;
 inline constexpr size_t kFileSizeMax = 17 * 1024 * 1024;
 inline constexpr size_t kPackCountMax = 1024 * 1024;
 
-// A checkpoint is written after each sealed pack, and after this many blocks (1 GiB) that needed
+// A checkpoint is taken when a pack is full, and after this many blocks (1 GiB) that needed
 // no new pack.
 inline constexpr uint64_t kBlockInterval = 16384;
 
