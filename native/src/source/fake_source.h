@@ -4,6 +4,7 @@
 #define BLOCKFERRY_SOURCE_FAKE_SOURCE_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <deque>
 #include <optional>
@@ -26,7 +27,8 @@ class FakeSource final : public BlockSource {
   // The read with this number, counted from 0, fails.
   void FailRead(size_t number) { failing_read_ = number; }
 
-  size_t reads_under_way() const { return reads_.size(); }
+  // Any thread may ask.
+  size_t reads_under_way() const { return reads_under_way_; }
   size_t reads_under_way_max() const { return reads_under_way_max_; }
   uint64_t bytes_read() const { return bytes_read_; }
 
@@ -47,6 +49,7 @@ class FakeSource final : public BlockSource {
     assert(reads_.size() < kReadCountMax && !buffer.empty());
     assert(buffer.size() <= kReadSizeBytesMax && offset_bytes + buffer.size() <= size_bytes_);
     reads_.emplace_back(offset_bytes, buffer);
+    reads_under_way_ = reads_.size();
     reads_under_way_max_ = std::max(reads_under_way_max_, reads_.size());
     return Status();
   }
@@ -55,6 +58,7 @@ class FakeSource final : public BlockSource {
     assert(!reads_.empty());
     const auto [offset_bytes, buffer] = reads_.front();
     reads_.pop_front();
+    reads_under_way_ = reads_.size();
     if (failing_read_ == read_number_++) {
       return Status(reason::kSourceReadFailed, "read the fake disk: as the test wanted");
     }
@@ -74,6 +78,7 @@ class FakeSource final : public BlockSource {
   std::deque<std::pair<uint64_t, std::span<std::byte>>> reads_;
   std::optional<size_t> failing_read_;
   size_t read_number_ = 0;
+  std::atomic<size_t> reads_under_way_ = 0;
   size_t reads_under_way_max_ = 0;
   uint64_t bytes_read_ = 0;
 };

@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "repository/block_geometry.h"
 #include "source/fake_source.h"
@@ -24,6 +28,7 @@ class RecordingChannel final : public Channel {
     for (size_t i = 0; i < asked.size(); ++i) lacks[i] = known_.count(HexOf(asked[i])) == 0;
   }
   Result<bool> Offer(uint64_t block_index, const Digest& name) override {
+    if (at_first_offer) std::exchange(at_first_offer, nullptr)();
     std::lock_guard lock(mutex_);
     if (block_index == failing_block) return Status(reason::kRepositoryFull, "as the test wanted");
     names[block_index] = HexOf(name);
@@ -48,6 +53,7 @@ class RecordingChannel final : public Channel {
     return std::optional<Digest>();
   }
 
+  std::function<void()> at_first_offer;
   std::optional<uint64_t> failing_block;
   std::map<uint64_t, std::string> names;
   std::vector<uint64_t> offered;
@@ -166,6 +172,23 @@ TEST_P(MoveDiskTest, EndsInTimeWhateverCallOfTheTargetFails) {
     EXPECT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).Is(reason::kRepositoryFull));
     EXPECT_FALSE(channel.sealed);
   }
+}
+
+TEST_P(MoveDiskTest, LeavesNoAnswerOfTheSourceUntakenWhileTheTargetHangs) {
+  // Far more than the pipeline holds at once.
+  const ByteVector content(1000 * kBlockSize, std::byte{9});
+  FakeSource source({{0, content.size(), true, true}}, content);
+  RecordingChannel channel;
+  size_t under_way = SIZE_MAX;
+  channel.at_first_offer = [&] {
+    const auto late = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    do {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      under_way = source.reads_under_way();
+    } while (under_way > 0 && std::chrono::steady_clock::now() < late);
+  };
+  ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+  EXPECT_EQ(under_way, 0u);
 }
 
 TEST_P(MoveDiskTest, SealsADiskOfNoBytes) {

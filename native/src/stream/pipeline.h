@@ -4,6 +4,9 @@
 //
 // The writer takes the runs in the order of the disk, so the target sees the same calls as from
 // MoveDisk, and the bytes it writes are the same.
+//
+// Invariant: the reader waits for the others only while no read is under way. QEMU waits for the
+// answers to be taken when a guest is reset or stopped, so a target that hangs must not keep any.
 #ifndef BLOCKFERRY_STREAM_PIPELINE_H_
 #define BLOCKFERRY_STREAM_PIPELINE_H_
 
