@@ -44,8 +44,6 @@ struct Kernel {
   HashLanes hash;
 };
 
-inline constexpr size_t kLanesMax = 16;
-
 enum class Level { kPortable, kAvx2, kAvx512 };
 
 const char* NameOf(Level level);

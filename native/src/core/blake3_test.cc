@@ -82,6 +82,20 @@ TEST_P(Blake3Level, DoesNotCareHowTheInputIsCut) {
   }
 }
 
+TEST_P(Blake3Level, HashesEveryNumberOfChunksAsInPieces) {
+  const ByteVector input = VectorInput(70 * Blake3::kChunkSize);
+  for (size_t chunks = 1; chunks < 70; ++chunks) {
+    for (const size_t size : {chunks * Blake3::kChunkSize - 1, chunks * Blake3::kChunkSize,
+                              chunks * Blake3::kChunkSize + 1}) {
+      Blake3 hash = Blake3::Keyed(VectorKey());
+      for (size_t at = 0; at < size; at += 64) {
+        hash.Update(Bytes(input).subspan(at, std::min<size_t>(64, size - at)));
+      }
+      ASSERT_EQ(hash.Finish(), Blake3KeyedHash(VectorKey(), Bytes(input).first(size))) << size;
+    }
+  }
+}
+
 TEST_P(Blake3Level, HashesOneShotAsInPieces) {
   uint32_t seed = std::random_device()();
   SCOPED_TRACE("SEED=" + std::to_string(seed));

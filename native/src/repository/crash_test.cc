@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <functional>
 #include <random>
+#include <string>
 #include <utility>
 
 #include "core/crash_files.h"
@@ -16,7 +17,8 @@ namespace {
 
 constexpr char kFolder[] = "/r";
 constexpr uint64_t kSize = 200 * uint64_t{kBlockSize};
-constexpr RepositoryLimits kSmallPacks{256 * 1024, 4};
+// Set by the tests that run both ways.
+bool seal_in_background = false;
 
 struct Scene {
   TestDisk first;
@@ -25,7 +27,7 @@ struct Scene {
 };
 
 Result<std::unique_ptr<Repository>> OpenRepository(CrashFiles& files) {
-  return Repository::Open(files, kFolder, false, kSmallPacks);
+  return Repository::Open(files, kFolder, false, {256 * 1024, 4, seal_in_background});
 }
 
 Result<Manifest> BackUpFirst(Repository& repository, const TestDisk& disk) {
@@ -79,7 +81,18 @@ size_t CheckBackups(CrashFiles& files, const Scene& scene) {
 
 using Survivor = CrashFiles::Survivor;
 
-TEST(Crash, AtAnyCallLeavesTheOldOrTheNewBackup) {
+// At every call of the session, and at every moment of a sealer that works beside it.
+class EveryCall : public testing::TestWithParam<bool> {
+ protected:
+  EveryCall() { seal_in_background = GetParam(); }
+  ~EveryCall() override { seal_in_background = false; }
+};
+
+INSTANTIATE_TEST_SUITE_P(Sealing, EveryCall, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "InBackground" : "AtOnce");
+});
+
+TEST_P(EveryCall, OfACrashLeavesTheOldOrTheNewBackup) {
   uint32_t seed = std::random_device()();
   SCOPED_TRACE("SEED=" + std::to_string(seed));
   Scene scene = MakeScene();
@@ -183,7 +196,7 @@ TEST(Creation, AmidAnotherThatFailsAtAnyCallIsWhole) {
   }
 }
 
-TEST(FullDisk, AtAnyCallFailsOnlyThisBackup) {
+TEST_P(EveryCall, OfAFullDiskFailsOnlyThisBackup) {
   Scene scene = MakeScene();
   int failures = 0;
   bool came = true;

@@ -57,7 +57,8 @@ Status DiskWriter::Keep(MapReader& base, uint64_t first, uint64_t end) {
 }
 
 Result<std::optional<Digest>> DiskWriter::Finish() {
-  RETURN_IF_ERROR(session_->SaveCheckpoint({disk_id_, EncodeState(block_count_), ordinal_max_}));
+  RETURN_IF_ERROR(
+      session_->SaveCheckpoint({disk_id_, EncodeState(block_count_), ordinal_max_}, false));
   return map_.Finish();
 }
 
@@ -76,8 +77,11 @@ Result<Digest> DiskWriter::PutNode(Bytes node) {
 
 Status DiskWriter::SaveCheckpointWhenDue(uint64_t next_index) {
   const uint64_t filled_count = session_->filled_count_;
-  if (filled_count == saved_filled_count_ && blocks_since_saved_ < kBlockInterval) return {};
-  RETURN_IF_ERROR(session_->SaveCheckpoint({disk_id_, EncodeState(next_index), ordinal_max_}));
+  // A single new map node must not keep a long stretch of known blocks from counting.
+  const bool is_long = blocks_since_saved_ >= kBlockInterval;
+  if (filled_count == saved_filled_count_ && !is_long) return {};
+  RETURN_IF_ERROR(
+      session_->SaveCheckpoint({disk_id_, EncodeState(next_index), ordinal_max_}, is_long));
   saved_filled_count_ = filled_count;
   blocks_since_saved_ = 0;
   return {};

@@ -67,7 +67,7 @@ Status PackWriter::Write(Bytes bytes) {
   return failure_;
 }
 
-Result<uint64_t> PackWriter::Append(const NewRecord& record) {
+Result<PackEntry> PackWriter::Append(const NewRecord& record) {
   assert(!full());
   Bytes encoded = record.encoded;
   if (encoded.empty()) {
@@ -75,15 +75,20 @@ Result<uint64_t> PackWriter::Append(const NewRecord& record) {
     EncodeRecord(record, buffer_);
     encoded = buffer_;
   }
+  assert(record.plain_size > 0 && record.plain_size <= kBlockSize);
+  assert(encoded.size() == kRecordHeaderSize + record.stored.size());
   PackEntry entry{record.name,       record.type,
                   record.codec,      static_cast<uint32_t>(size_),
                   record.plain_size, static_cast<uint32_t>(record.stored.size())};
   RETURN_IF_ERROR(Write(encoded));
+  return entry;
+}
+
+void PackWriter::Add(const PackEntry& entry) {
   entries_.push_back(entry);
-  size_t slot = SlotOf(record.name);
+  size_t slot = SlotOf(entry.name);
   while (slots_[slot] != 0) slot = (slot + 1) % kSlotCount;
   slots_[slot] = static_cast<uint32_t>(entries_.size());
-  return encoded.size();
 }
 
 // The table and the footer.

@@ -1,7 +1,8 @@
 // Writes one pack under a temporary name and seals it into place.
 //
-// Used by one thread at a time. After any failure the pack is poisoned: it is never synced again,
-// its records have to be written anew into another pack.
+// Used by one thread at a time, but Has may be called by others during Append and Seal, which leave
+// the names alone; only Add changes them. After any failure the pack is poisoned: it is never
+// synced again, its records have to be written anew into another pack.
 #ifndef BLOCKFERRY_REPOSITORY_PACK_WRITER_H_
 #define BLOCKFERRY_REPOSITORY_PACK_WRITER_H_
 
@@ -45,8 +46,9 @@ class PackWriter {
   bool full() const;
   bool Has(RecordType type, const Digest& name) const;
 
-  // Returns the bytes appended. REQUIRES: !full().
-  Result<uint64_t> Append(const NewRecord& record);
+  // Writes the record; it belongs to the pack once its entry was added. REQUIRES: !full().
+  Result<PackEntry> Append(const NewRecord& record);
+  void Add(const PackEntry& entry);
 
   // Writes the table, syncs, renames to `final_path`, syncs `final_folder`. The pack is durable
   // after it. NOT_FOUND when somebody took the temporary file away.

@@ -132,11 +132,18 @@ Result<std::unique_ptr<DiskWriter>> Session::OpenDisk(const std::string& disk_id
                       (is_id ? "1 to 255 bytes without control characters" : "at most 2^53"),
                   {{"field", is_id ? "disk_id" : "size_bytes"}, {"value", value}});
   }
+  RETURN_IF_ERROR(AwaitSealing());
   std::unique_ptr<DiskWriter> disk(new DiskWriter(this, disk_id, size, base_root));
   std::optional<ByteVector> checkpoint = LoadCheckpoint(disk_id);
   if (!checkpoint || disk->RestoreState(*checkpoint)) return disk;
   // A checkpoint that does not fit is as good as none.
   return std::unique_ptr<DiskWriter>(new DiskWriter(this, disk_id, size, base_root));
+}
+
+Status Session::AwaitSealing() {
+  std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(CheckUsable());
+  return EndSealing();
 }
 
 void Session::FindLacking(std::span<const Digest> names, std::span<bool> lacks) {
@@ -164,6 +171,7 @@ Status Session::CheckUsable() const {
 
 Result<std::optional<Session::Put>> Session::FindPresent(RecordType type, const Digest& name) {
   RETURN_IF_ERROR(CheckUsable());
+  RETURN_IF_ERROR(EndSealingWhenDone());
   if (std::optional<RecordPlace> place = repository_->index_.Find(type, name)) {
     referenced_packs_.insert(place->pack);
     return std::optional<Put>(Put{});
@@ -194,10 +202,12 @@ Result<Session::Put> Session::PutRecord(const NewRecord& record) {
 }
 
 Result<uint64_t> Session::AppendToPack(const NewRecord& record) {
+  const uint64_t size_before = pack_->size();
+  Result<PackEntry> entry = pack_->Append(record);
+  if (!entry.ok()) return Fail(entry.status());
   std::unique_lock lock(names_mutex_);
-  Result<uint64_t> stored_size = pack_->Append(record);
-  if (!stored_size.ok()) return Fail(stored_size.status());
-  return stored_size;
+  pack_->Add(*entry);
+  return pack_->size() - size_before;
 }
 
 Status Session::StartPack() {
@@ -223,7 +233,9 @@ Status Session::BeginSealing() {
   const PackId& id = sealing_->id();
   const auto seal = [this, folder = repository_->PackFolder(id), path = repository_->PackPath(id)] {
     sealed_ = sealing_->Seal(folder, path);
+    sealer_is_done_ = true;
   };
+  sealer_is_done_ = false;
   if (repository_->limits_.seal_in_background) {
     sealer_ = std::thread(seal);
     return {};
@@ -236,6 +248,10 @@ std::unique_ptr<PackWriter> Session::JoinSealing() {
   if (sealer_.joinable()) sealer_.join();
   std::unique_lock lock(names_mutex_);
   return std::move(sealing_);
+}
+
+Status Session::EndSealingWhenDone() {
+  return sealing_ != nullptr && sealer_is_done_ ? EndSealing() : Status();
 }
 
 Status Session::EndSealing() {
@@ -267,9 +283,10 @@ std::string Session::CheckpointPath(const std::string& disk_id, std::string_view
   return folder_ + "/" + start + disk + std::string(suffix);
 }
 
-Status Session::SaveCheckpoint(Checkpoint checkpoint) {
+Status Session::SaveCheckpoint(Checkpoint checkpoint, bool soon) {
   std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(CheckUsable());
+  RETURN_IF_ERROR(EndSealingWhenDone());
   if (checkpoint.ordinal <= sealed_count_) {
     return WriteCheckpoint(checkpoint.disk_id, checkpoint.state);
   }
@@ -277,8 +294,9 @@ Status Session::SaveCheckpoint(Checkpoint checkpoint) {
   std::erase_if(pending_checkpoints_, [&](const Checkpoint& other) {
     return other.disk_id == checkpoint.disk_id && other.ordinal >= checkpoint.ordinal;
   });
+  const bool waits_for_open_pack = checkpoint.ordinal > filled_count_;
   pending_checkpoints_.push_back(std::move(checkpoint));
-  return {};
+  return soon && waits_for_open_pack ? BeginSealing() : Status();
 }
 
 Status Session::WriteCheckpoint(const std::string& disk_id, Bytes state) {
@@ -448,6 +466,8 @@ void Session::RemoveFiles(bool committed) {
   FileSystem& files = repository_->files_;
   candidate_.reset();
   static_cast<void>(files.Remove(candidate_path_));
+  // The next session of the point continues where this pack ends.
+  if (failure_.ok()) static_cast<void>(EndSealing());
   JoinSealing();
   {
     std::unique_lock lock(names_mutex_);

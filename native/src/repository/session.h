@@ -92,8 +92,11 @@ class Session {
   // All take the lock, or fail as the session did.
   Result<Put> PutRecord(const NewRecord& record);
   Result<std::optional<Put>> PutPresent(RecordType type, const Digest& name);
-  // Writes the checkpoint as soon as all it refers to is durable.
-  Status SaveCheckpoint(Checkpoint checkpoint);
+  // Writes the checkpoint as soon as all it refers to is durable. `soon`: does not wait for the
+  // open pack to be full.
+  Status SaveCheckpoint(Checkpoint checkpoint, bool soon);
+  // All checkpoints that can be written are, so that a disk that is moved again goes on there.
+  Status AwaitSealing();
   std::optional<ByteVector> LoadCheckpoint(const std::string& disk_id);
   bool ReferTo(Bytes pack_ids);
 
@@ -106,6 +109,8 @@ class Session {
   Status BeginSealing();
   // Waits until the pack that is being sealed is durable, and writes what waited for that.
   Status EndSealing();
+  // The same without waiting: does nothing while the sealer works.
+  Status EndSealingWhenDone();
   // The pack that is being sealed as it ended, null without one.
   std::unique_ptr<PackWriter> JoinSealing();
   Status WriteCheckpoint(const std::string& disk_id, Bytes state);
@@ -127,8 +132,8 @@ class Session {
 
   // Lock order: this one, then names_mutex_, then the repository's.
   std::mutex mutex_;
-  // Who changes the two packs or their names holds this one besides; never while a file is synced,
-  // which takes as long as the storage does.
+  // Who changes the two packs or their names holds this one besides; never during a call of the
+  // system, which takes as long as the storage does.
   std::shared_mutex names_mutex_;
   // The packs of this session count from 1; pack i is full when i <= filled_count_, and durable
   // when i <= sealed_count_. Between the two is at most one, sealing_.
@@ -136,6 +141,7 @@ class Session {
   std::unique_ptr<PackWriter> sealing_;
   std::thread sealer_;
   Status sealed_;  // What the sealer left; read after it was joined.
+  std::atomic<bool> sealer_is_done_ = false;
   std::atomic<uint64_t> filled_count_ = 0;
   uint64_t sealed_count_ = 0;
   std::unordered_set<uint32_t> referenced_packs_;

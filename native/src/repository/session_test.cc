@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <string>
 #include <thread>
 
 #include "core/crash_files.h"
@@ -15,7 +17,8 @@ namespace {
 constexpr char kFolder[] = "/r";
 constexpr uint64_t kSize = 300 * uint64_t{kBlockSize} + 512;
 
-class SessionTest : public testing::Test {
+// Every promise holds whether packs are sealed at once or in the background.
+class SessionTest : public testing::TestWithParam<bool> {
  protected:
   SessionTest() {
     EXPECT_TRUE(Repository::Create(files_, kFolder).ok());
@@ -29,7 +32,7 @@ class SessionTest : public testing::Test {
     repository_.reset();
     // Small packs, so that one backup has several.
     Result<std::unique_ptr<Repository>> opened =
-        Repository::Open(files_, kFolder, false, {512 * 1024, 2});
+        Repository::Open(files_, kFolder, false, {512 * 1024, 2, GetParam()});
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     repository_ = *std::move(opened);
   }
@@ -61,7 +64,11 @@ class SessionTest : public testing::Test {
   TestDisk disk_;
 };
 
-TEST_F(SessionTest, CommitsWhatCanBeReadBack) {
+INSTANTIATE_TEST_SUITE_P(Sealing, SessionTest, testing::Bool(), [](const auto& info) {
+  return std::string(info.param ? "InBackground" : "AtOnce");
+});
+
+TEST_P(SessionTest, CommitsWhatCanBeReadBack) {
   Result<Manifest> manifest = BackUp("b1", {1, 1});
   ASSERT_TRUE(manifest.ok()) << manifest.status().message();
   EXPECT_EQ(manifest->sequence, 1u);
@@ -77,7 +84,7 @@ TEST_F(SessionTest, CommitsWhatCanBeReadBack) {
   EXPECT_GT(repository_->info().pack_count, 3u);
 }
 
-TEST_F(SessionTest, StoresOnlyWhatIsNew) {
+TEST_P(SessionTest, StoresOnlyWhatIsNew) {
   ASSERT_TRUE(BackUp("b1", {1, 1}).ok());
   uint64_t stored = repository_->info().stored;
   ASSERT_TRUE(BackUp("b2", {1, 2}).ok());
@@ -95,7 +102,7 @@ TEST_F(SessionTest, StoresOnlyWhatIsNew) {
   EXPECT_EQ(CompareTestDisk(*repository_, base, before, kSize), "");
 }
 
-TEST_F(SessionTest, FencesAnOlderSession) {
+TEST_P(SessionTest, FencesAnOlderSession) {
   std::unique_ptr<Session> old_session = Open("p1", {1, 1});
   Result<std::optional<Digest>> root = StoreTestDisk(*old_session, "d", disk_, kSize);
   ASSERT_TRUE(root.ok());
@@ -108,7 +115,7 @@ TEST_F(SessionTest, FencesAnOlderSession) {
   EXPECT_TRUE(new_session->Commit({"b2", "", {{"d", *root, kSize}}, {}}).ok());
 }
 
-TEST_F(SessionTest, ThatFailsLeavesAPackThatAnotherBackupRefersTo) {
+TEST_P(SessionTest, ThatFailsLeavesAPackThatAnotherBackupRefersTo) {
   bool came = true;
   for (uint64_t call = 1; came; ++call) {
     for (auto& [index, content] : disk_) content += 1000;
@@ -127,7 +134,7 @@ TEST_F(SessionTest, ThatFailsLeavesAPackThatAnotherBackupRefersTo) {
   }
 }
 
-TEST_F(SessionTest, IsListedForGoodOnceItIsListed) {
+TEST_P(SessionTest, IsListedForGoodOnceItIsListed) {
   bool came = true;
   for (uint64_t call = 1; came; ++call) {
     std::unique_ptr<Session> session = Open("point-" + std::to_string(call), {1, call});
@@ -144,7 +151,7 @@ TEST_F(SessionTest, IsListedForGoodOnceItIsListed) {
   }
 }
 
-TEST_F(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
+TEST_P(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
   std::unique_ptr<Session> older = Open("p1", {1, 1});
   ASSERT_EQ(SessionFiles().size(), 1u);
   ASSERT_TRUE(files_.CreateExclusive(SessionFiles()[0] + ".fenced").ok());
@@ -155,7 +162,7 @@ TEST_F(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
   EXPECT_TRUE(SessionFiles().empty());
 }
 
-TEST_F(SessionTest, OfAnOlderTokenIsRefusedWhileANewerIsOpenAndAfterItCommitted) {
+TEST_P(SessionTest, OfAnOlderTokenIsRefusedWhileANewerIsOpenAndAfterItCommitted) {
   {
     std::unique_ptr<Session> newer = Open("p2", {2, 1});
     EXPECT_TRUE(repository_->OpenSession({vm_, "p1", {1, 99}}).status().Is(reason::kRunFenced));
@@ -165,14 +172,14 @@ TEST_F(SessionTest, OfAnOlderTokenIsRefusedWhileANewerIsOpenAndAfterItCommitted)
   EXPECT_TRUE(SessionFiles().empty());
 }
 
-TEST_F(SessionTest, OfTheSameTokenTakesOver) {
+TEST_P(SessionTest, OfTheSameTokenTakesOver) {
   std::unique_ptr<Session> first = Open("p1", {1, 1});
   std::unique_ptr<Session> second = Open("p1", {1, 1});
   EXPECT_TRUE(first->Commit({"b1", "", {}, {}}).status().Is(reason::kRunFenced));
   EXPECT_TRUE(second->Commit({"b1", "", {}, {}}).ok());
 }
 
-TEST_F(SessionTest, OfAnotherVmIsNotFenced) {
+TEST_P(SessionTest, OfAnotherVmIsNotFenced) {
   std::unique_ptr<Session> one = Open("p1", {1, 1});
   Result<std::unique_ptr<Session>> other =
       repository_->OpenSession({repository_->naming().Pseudonym("vm-2"), "p1", {1, 2}});
@@ -181,7 +188,7 @@ TEST_F(SessionTest, OfAnotherVmIsNotFenced) {
   EXPECT_TRUE((*other)->Commit({"b1", "", {}, {}}).ok());
 }
 
-TEST_F(SessionTest, GivesTheSameAnswerWhenAskedAgain) {
+TEST_P(SessionTest, GivesTheSameAnswerWhenAskedAgain) {
   std::unique_ptr<Session> session = Open("p1", {1, 1});
   Result<Manifest> first = session->Commit({"b1", "", {}, {}});
   ASSERT_TRUE(first.ok());
@@ -196,7 +203,7 @@ TEST_F(SessionTest, GivesTheSameAnswerWhenAskedAgain) {
   EXPECT_EQ(repository_->ListManifests(vm_)->size(), 1u);
 }
 
-TEST_F(SessionTest, RefusesABaseThatIsGoneAndABackupIdThatIsTaken) {
+TEST_P(SessionTest, RefusesABaseThatIsGoneAndABackupIdThatIsTaken) {
   std::unique_ptr<Session> session = Open("p1", {1, 1});
   EXPECT_TRUE(session->Commit({"b1", "b0", {}, {}}).status().Is(reason::kBaseMissing));
   EXPECT_TRUE(session->Commit({"a/b", "", {}, {}}).status().Is(reason::kArgumentInvalid));
@@ -205,7 +212,7 @@ TEST_F(SessionTest, RefusesABaseThatIsGoneAndABackupIdThatIsTaken) {
   EXPECT_TRUE(second->Commit({"b1", "", {}, {}}).status().Is(reason::kAlreadyExists));
 }
 
-TEST_F(SessionTest, RefusesToCommitOverAPackThatVanished) {
+TEST_P(SessionTest, RefusesToCommitOverAPackThatVanished) {
   ASSERT_TRUE(BackUp("b1", {1, 1}).ok());
   std::unique_ptr<Session> session = Open("p2", {1, 2});
   Result<std::optional<Digest>> root = StoreTestDisk(*session, "d", disk_, kSize);
@@ -221,13 +228,13 @@ TEST_F(SessionTest, RefusesToCommitOverAPackThatVanished) {
   EXPECT_EQ(repository_->ListManifests(vm_)->size(), 1u);
 }
 
-TEST_F(SessionTest, RefusesToCommitARootThatNobodyStored) {
+TEST_P(SessionTest, RefusesToCommitARootThatNobodyStored) {
   std::unique_ptr<Session> session = Open("p1", {1, 1});
   Result<Manifest> manifest = session->Commit({"b1", "", {{"d", Digest{}, kSize}}, {}});
   EXPECT_TRUE(manifest.status().Is(reason::kChunkMissing));
 }
 
-TEST_F(SessionTest, ContinuesAtTheCheckpointOfTheSamePoint) {
+TEST_P(SessionTest, ContinuesAtTheCheckpointOfTheSamePoint) {
   uint64_t stored;
   {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
@@ -269,7 +276,7 @@ TEST_F(SessionTest, ContinuesAtTheCheckpointOfTheSamePoint) {
   EXPECT_TRUE(SessionFiles().empty());
 }
 
-TEST_F(SessionTest, IgnoresACheckpointWhosePackIsGoneOrThatIsDamaged) {
+TEST_P(SessionTest, IgnoresACheckpointWhosePackIsGoneOrThatIsDamaged) {
   {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
     std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kSize, std::nullopt);
@@ -295,7 +302,7 @@ TEST_F(SessionTest, IgnoresACheckpointWhosePackIsGoneOrThatIsDamaged) {
   EXPECT_EQ((*session->OpenDisk("d", kSize, std::nullopt))->resumed_at(), 0u);
 }
 
-TEST_F(SessionTest, KeepsACheckpointOfADiskThatIsComplete) {
+TEST_P(SessionTest, KeepsACheckpointOfADiskThatIsComplete) {
   {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
     ASSERT_TRUE(StoreTestDisk(*session, "d", disk_, kSize).ok());
@@ -313,7 +320,7 @@ TEST_F(SessionTest, KeepsACheckpointOfADiskThatIsComplete) {
   EXPECT_EQ(CompareTestDisk(*repository_, *root, disk_, kSize), "");
 }
 
-TEST_F(SessionTest, TakesSeveralDisksAtOnce) {
+TEST_P(SessionTest, TakesSeveralDisksAtOnce) {
   std::unique_ptr<Session> session = Open("p1", {1, 1});
   constexpr int kDisks = 4;
   std::vector<TestDisk> disks(kDisks);
@@ -341,7 +348,7 @@ TEST_F(SessionTest, TakesSeveralDisksAtOnce) {
   EXPECT_EQ(repository_->info().chunk_count, 30u + 4 * 30u);
 }
 
-TEST_F(SessionTest, StoresAChunkAnewThatIsKnownToBeDamaged) {
+TEST_P(SessionTest, StoresAChunkAnewThatIsKnownToBeDamaged) {
   Result<Manifest> manifest = BackUp("b1", {1, 1});
   ASSERT_TRUE(manifest.ok());
   for (const std::string& path : files_.AllFiles()) {
@@ -368,17 +375,20 @@ TEST_F(SessionTest, StoresAChunkAnewThatIsKnownToBeDamaged) {
   EXPECT_EQ(CompareTestDisk(*repository_, manifest->disks[0].root, disk_, kSize), "");
 }
 
-TEST_F(SessionTest, MakesACheckpointOnlyOfWhatIsDurable) {
+TEST_P(SessionTest, MakesACheckpointOnlyOfWhatIsDurable) {
+  constexpr uint64_t kShortBlocks = checkpoint_format::kBlockInterval - 100;
+  constexpr uint64_t kShort = kShortBlocks * kBlockSize;
   constexpr uint64_t kBlocks = checkpoint_format::kBlockInterval + 100;
   constexpr uint64_t kLarge = kBlocks * kBlockSize;
   ByteVector block = TestBlock(1, kBlockSize);
   Digest name = repository_->naming().ChunkName(block);
-  // One block is stored, all others have the same content: no pack is ever full.
+  // One block is stored, all others have the same content: no pack is ever full, and none is sealed
+  // early in less than the interval.
   auto write = [&](const std::string& point, uint64_t number, uint64_t* resumed_at) {
     std::unique_ptr<Session> session = Open(point, {1, number});
-    std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kLarge, std::nullopt);
+    std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kShort, std::nullopt);
     *resumed_at = writer->resumed_at();
-    for (uint64_t index = writer->resumed_at(); index < kBlocks; ++index) {
+    for (uint64_t index = writer->resumed_at(); index < kShortBlocks; ++index) {
       Result<bool> known = writer->PutKnown(index, name);
       ASSERT_TRUE(known.ok());
       if (*known) continue;
@@ -388,7 +398,7 @@ TEST_F(SessionTest, MakesACheckpointOnlyOfWhatIsDurable) {
     if (number < 3) return;
     Result<std::optional<Digest>> root = writer->Finish();
     ASSERT_TRUE(root.ok());
-    ASSERT_TRUE(session->Commit({"b1", "", {{"d", *root, kLarge}}, {}}).ok());
+    ASSERT_TRUE(session->Commit({"b1", "", {{"d", *root, kShort}}, {}}).ok());
   };
   uint64_t resumed_at;
   write("p1", 1, &resumed_at);
@@ -410,7 +420,7 @@ TEST_F(SessionTest, MakesACheckpointOnlyOfWhatIsDurable) {
             checkpoint_format::kBlockInterval);
 }
 
-TEST_F(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {
+TEST_P(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {
   std::unique_ptr<Session> session = Open("p1", {1, 1});
   std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kSize, std::nullopt);
   ByteVector block = TestBlock(1, kBlockSize);
@@ -424,7 +434,7 @@ TEST_F(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {
   EXPECT_TRUE(repository_->ReadChunk(name, plain, nullptr).Is(reason::kBlockCorrupt));
 }
 
-TEST_F(SessionTest, RefusesToStoreAnythingOnceItHasEnded) {
+TEST_P(SessionTest, RefusesToStoreAnythingOnceItHasEnded) {
   for (bool commits : {true, false}) {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
     if (commits) {
@@ -438,7 +448,7 @@ TEST_F(SessionTest, RefusesToStoreAnythingOnceItHasEnded) {
   }
 }
 
-TEST_F(SessionTest, LeavesNothingBehindWhenItAborts) {
+TEST_P(SessionTest, LeavesNothingBehindWhenItAborts) {
   {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
     std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kSize, std::nullopt);
@@ -448,6 +458,43 @@ TEST_F(SessionTest, LeavesNothingBehindWhenItAborts) {
     EXPECT_TRUE(session->Abort().ok());
   }
   EXPECT_TRUE(SessionFiles().empty());
+}
+
+// A disk of random blocks up to one that fills the first pack, known blocks from there on.
+constexpr uint64_t kFillingBlocks = 9;
+
+TEST_P(SessionTest, ContinuesBehindALongStretchOfKnownBlocksAfterAKill) {
+  const uint64_t size = 40'000 * uint64_t{kBlockSize};
+  std::unique_ptr<Session> session = Open("p", {1, 1});
+  std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", size, std::nullopt);
+  TestDisk filling;
+  for (uint32_t i = 0; i < kFillingBlocks; ++i) filling[i] = 1 + i;
+  ASSERT_TRUE(WriteTestDisk(*writer, filling, size, kFillingBlocks).ok());
+  const Digest known = repository_->naming().ChunkName(TestBlock(1, kBlockSize));
+  for (uint64_t index = kFillingBlocks; index < 20'000; ++index) {
+    // What is sealed in the background is durable long before the stretch ends.
+    if (index % 19'000 == 100) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    Result<bool> put = writer->PutKnown(index, known);
+    ASSERT_TRUE(put.ok() && *put);
+  }
+  // As after a kill: nothing of the session tidies up.
+  const std::unique_ptr<CrashFiles> left = files_.Copy();
+  std::unique_ptr<Repository> repository = *Repository::Open(*left, kFolder, false, {});
+  std::unique_ptr<Session> next = *repository->OpenSession({vm_, "p", {1, 2}});
+  EXPECT_GE((*next->OpenDisk("d", size, std::nullopt))->resumed_at(),
+            checkpoint_format::kBlockInterval);
+}
+
+TEST_P(SessionTest, ContinuesBehindThePackThatWasFullWhenItWasAborted) {
+  std::unique_ptr<Session> session = Open("p", {1, 1});
+  std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kSize, std::nullopt);
+  TestDisk filling;
+  for (uint32_t i = 0; i < kFillingBlocks; ++i) filling[i] = 1 + i;
+  ASSERT_TRUE(WriteTestDisk(*writer, filling, kSize, kFillingBlocks).ok());
+  ASSERT_TRUE(session->Abort().ok());
+  writer.reset();
+  session = Open("p", {1, 2});
+  EXPECT_GT((*session->OpenDisk("d", kSize, std::nullopt))->resumed_at(), 0u);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "core/endian.h"
 #include "repository/block_geometry.h"
 #include "source/fake_source.h"
 #include "stream/pipeline.h"
@@ -25,18 +26,21 @@ class RecordingChannel final : public Channel {
 
   void FindLacking(std::span<const Digest> asked, std::span<bool> lacks) override {
     std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < asked.size(); ++i) lacks[i] = known_.count(HexOf(asked[i])) == 0;
+    for (size_t i = 0; i < asked.size(); ++i) {
+      lacks[i] = hint.value_or(known_.count(HexOf(asked[i])) == 0);
+    }
   }
   Result<bool> Offer(uint64_t block_index, const Digest& name) override {
     if (at_first_offer) std::exchange(at_first_offer, nullptr)();
     std::lock_guard lock(mutex_);
-    if (block_index == failing_block) return Status(reason::kRepositoryFull, "as the test wanted");
+    RETURN_IF_ERROR(Count());
     names[block_index] = HexOf(name);
     offered.push_back(block_index);
     return known_.count(HexOf(name)) == 0;
   }
   Status Send(const Frame& frame) override {
     std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(Count());
     ByteVector plain(frame.record.plain_size);
     RETURN_IF_ERROR(Decode(frame.record.codec, frame.record.stored, plain));
     blocks[frame.block_index] = plain;
@@ -44,17 +48,22 @@ class RecordingChannel final : public Channel {
     return Status();
   }
   Status Keep(uint64_t first_block, uint64_t end_block) override {
+    RETURN_IF_ERROR(Count());
     for (uint64_t i = first_block; i < end_block; ++i) kept.insert(i);
     return Status();
   }
   void CountRead(uint64_t bytes) override { read_bytes += bytes; }
   Result<std::optional<Digest>> Seal() override {
+    RETURN_IF_ERROR(Count());
     sealed = true;
     return std::optional<Digest>();
   }
 
   std::function<void()> at_first_offer;
-  std::optional<uint64_t> failing_block;
+  // Of the calls that may fail, counted from 0.
+  std::optional<uint64_t> failing_call;
+  // What FindLacking says of all names, instead of the truth.
+  std::optional<bool> hint;
   std::map<uint64_t, std::string> names;
   std::vector<uint64_t> offered;
   std::map<uint64_t, ByteVector> blocks;
@@ -63,6 +72,12 @@ class RecordingChannel final : public Channel {
   bool sealed = false;
 
  private:
+  Status Count() {
+    if (call_count_++ != failing_call) return Status();
+    return Status(reason::kRepositoryFull, "as the test wanted");
+  }
+
+  uint64_t call_count_ = 0;
   std::mutex mutex_;  // For known_, which any thread asks about.
   std::set<std::string> known_;
 };
@@ -161,16 +176,43 @@ TEST_P(MoveDiskTest, ReturnsTheFailureOfARead) {
   const Status failure = Move(&source, ChangedBlockMap::All(), &channel);
   EXPECT_TRUE(failure.Is(reason::kSourceReadFailed));
   EXPECT_FALSE(channel.sealed);
+  // The pipeline may have been stopped before it wrote all that was read.
   EXPECT_LE(progress_.position_bytes.value(), 5 * kReadSizeBytesMax);
+  if (GetParam() == MoveDisk) {
+    EXPECT_EQ(progress_.position_bytes.value(), 5 * kReadSizeBytesMax);
+  }
 }
 
 TEST_P(MoveDiskTest, EndsInTimeWhateverCallOfTheTargetFails) {
-  for (uint64_t failing : {0u, 1u, 50u, 99u}) {
-    FakeSource source({{0, kSize, true, true}}, Content());
+  // Far more than the pipeline holds at once; the second half is kept.
+  const uint64_t half = 500 * uint64_t{kBlockSize};
+  ByteVector content(2 * half);
+  for (size_t at = 0; at < content.size(); at += 512)
+    StoreLe(content.data() + at, uint64_t{at + 1});
+  const Result<ChangedBlockMap> changed = ChangedBlockMap::FromExtents({0, half}, content.size());
+  ASSERT_TRUE(changed.ok());
+  // Offer and Send for each block that is read, then Keep, then Seal.
+  for (const uint64_t failing : {0u, 1u, 2u, 500u, 999u, 1000u, 1001u}) {
+    FakeSource source({{0, content.size(), true, true}}, content);
     RecordingChannel channel;
-    channel.failing_block = failing;
-    EXPECT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).Is(reason::kRepositoryFull));
+    channel.failing_call = failing;
+    const Status failure = Move(&source, *changed, &channel);
+    EXPECT_TRUE(failure.Is(reason::kRepositoryFull)) << failing;
     EXPECT_FALSE(channel.sealed);
+  }
+}
+
+TEST_P(MoveDiskTest, SendsWhatIsWantedWhateverTheHintSaid) {
+  for (const bool hint : {false, true}) {
+    const ByteVector content = Content();
+    FakeSource source({{0, kSize, true, true}}, content);
+    RecordingChannel channel;
+    channel.hint = hint;
+    ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+    EXPECT_EQ(channel.blocks.size(), kBlocks);
+    for (const auto& [index, plain] : channel.blocks) {
+      EXPECT_TRUE(Equal(plain, BlockOf(content, index))) << index;
+    }
   }
 }
 

@@ -40,7 +40,8 @@ class Reader {
     RETURN_IF_ERROR(line_.cancel->Check());
     for (;;) {
       if (RunSlot* slot = ring_->Claim(claimed_.empty())) return slot;
-      if (claimed_.empty()) return nullptr;
+      // After a failure nobody wants what is still being read.
+      if (claimed_.empty() || ring_->failed()) return nullptr;
       RETURN_IF_ERROR(PublishOldest());
     }
   }

@@ -21,8 +21,8 @@ struct PipelineOptions {
   unsigned worker_count = 0;
 };
 
-// As MoveDisk. The calling thread is the writer; the plan and the source belong to the reader, and
-// Channel::FindLacking is called by the workers.
+// As MoveDisk. The calling thread is the writer; the plan and the reads of the source belong to the
+// reader, and Channel::FindLacking is called by the workers.
 Result<std::optional<Digest>> MoveDiskInParallel(const Line& line,
                                                  const PipelineOptions& options = {});
 

@@ -18,7 +18,7 @@ namespace blockferry {
 namespace {
 
 // A disk with everything that takes a path of its own: holes, zeroes, blocks that shrink and that
-// do not, blocks that come again soon, later and in the base.
+// do not, blocks that come again soon and later.
 struct MixedDisk {
   std::vector<Extent> extents;
   ByteVector content;

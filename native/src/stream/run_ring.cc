@@ -106,6 +106,11 @@ void RunRing::Fail(const Status& failure) {
   finished_.notify_all();
 }
 
+bool RunRing::failed() {
+  std::lock_guard lock(mutex_);
+  return failed_;
+}
+
 Status RunRing::failure() {
   std::lock_guard lock(mutex_);
   return failure_;

@@ -70,6 +70,7 @@ class RunRing {
 
   // Ends the work; the first failure is kept.
   void Fail(const Status& failure);
+  bool failed();
   Status failure();
 
  private:
