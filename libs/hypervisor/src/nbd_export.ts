@@ -5,7 +5,7 @@
 // to wait for requests under way waits (a reset of the guest, say), and QEMU spins meanwhile
 // (docs/adr/0004).
 import { sleep } from '@blockferry/core'
-import { BackupError } from '@blockferry/errors'
+import { asBackupError, BackupError } from '@blockferry/errors'
 import { cutReaders } from '@blockferry/native'
 import { type Qmp, QmpRefusal } from './qmp.ts'
 
@@ -46,13 +46,26 @@ async function endsWithin(ms: number, work: Promise<unknown>): Promise<boolean> 
 
 /**
  * Ends the connections of all readers of a server's socket; nobody may want what they read any
- * more. The failure says which one could not be cut off, null when all were.
+ * more. Answers why that did not work, null when it did: most readers end by themselves, so it is
+ * for the caller to say whether it matters.
  */
 export async function cutOffReaders(socketPath: string): Promise<BackupError | null> {
-  const readers = await cutReaders(socketPath)
-  const held = readers.find(({ failure }) => failure !== null)
-  if (!held) return null
-  const { pid, failure } = held
+  try {
+    const readers = await cutReaders(socketPath)
+    const held = readers.find(({ failure }) => failure !== null)
+    return held ? cannotCut(socketPath, held) : null
+  } catch (thrown) {
+    // A kernel without diagnostics of unix sockets, for one.
+    const failure = asBackupError(thrown)
+    if (!failure) throw thrown
+    return failure
+  }
+}
+
+function cannotCut(
+  socketPath: string,
+  { pid, failure }: { pid: number; failure: string | null },
+): BackupError {
   const who = pid === 0 ? 'a process of another user' : `process ${pid}`
   const cause = failure ?? ''
   return new BackupError(
