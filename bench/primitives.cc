@@ -57,8 +57,8 @@ ByteVector ReadSample(const char* path) {
   return sample;
 }
 
-void PrintCodec(const char* name, Codec codec, Bytes sample) {
-  const std::unique_ptr<Encoder> encoder = NewEncoder(codec);
+void PrintCodec(const char* name, const Compression& compression, Bytes sample) {
+  const std::unique_ptr<Encoder> encoder = NewEncoder(compression);
   size_t stored = 0;
   ByteVector out(kBlockSize);
   const double encode = Rate(sample.size(), [&] {
@@ -92,7 +92,10 @@ int Main(const char* path) {
     for (size_t at = 0; at < sample.size(); at += kBlockSize) sum += IsZero(zeroes);
   });
   std::printf(",\"zero_scan\":%.2f", zero);
-  PrintCodec("lz4", Codec::kLz4, sample);
+  PrintCodec("lz4", {Codec::kLz4}, sample);
+  for (const int level : {1, 3, 9}) {
+    PrintCodec(("zstd" + std::to_string(level)).c_str(), {Codec::kZstd, level}, sample);
+  }
   std::printf(",\"checksum\":%u}\n", sum);
   return 0;
 }

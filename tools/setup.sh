@@ -17,7 +17,7 @@ fail() {
   exit 1
 }
 
-packages='g++ cmake ninja-build pkg-config libnbd-dev liblz4-dev libgtest-dev'
+packages='g++ cmake ninja-build pkg-config libnbd-dev liblz4-dev libzstd-dev libgtest-dev'
 for flag in "$@"; do
   case $flag in
     --guest)

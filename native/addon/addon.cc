@@ -3,6 +3,7 @@
 #include <libnbd.h>
 #include <lz4.h>
 #include <napi.h>
+#include <zstd.h>
 
 #include <memory>
 #include <string>
@@ -75,6 +76,7 @@ Napi::Value GetVersions(const Napi::CallbackInfo& info) {
   object.Set("libnbd", libnbd == nullptr ? "" : libnbd);
   if (handle != nullptr) nbd_close(handle);
   object.Set("lz4", LZ4_versionString());
+  object.Set("zstd", ZSTD_versionString());
   return object;
 }
 

@@ -41,12 +41,21 @@ Status ReadChanged(const Fields& fields, MoveOptions* options) {
   return Status();
 }
 
-Status ReadCodec(const Fields& fields, MoveOptions* options) {
+Status ReadCompression(const Fields& fields, Compression* compression) {
   ASSIGN_OR_RETURN(const std::string codec, fields.Text("codec"));
-  if (codec != "lz4" && codec != "stored") {
-    return Unfit(fields.NameOf("codec"), "it is neither lz4 nor stored");
+  ASSIGN_OR_RETURN(const uint64_t level, fields.Integer("level"));
+  if (codec == "zstd") {
+    if (level < kZstdLevelMin || level > kZstdLevelMax) {
+      return Unfit(fields.NameOf("level"), "it is not from 1 to 19");
+    }
+    *compression = {Codec::kZstd, static_cast<int>(level)};
+    return Status();
   }
-  options->codec = codec == "lz4" ? Codec::kLz4 : Codec::kStored;
+  if (level != 0) return Unfit(fields.NameOf("level"), "only zstd has levels; pass 0");
+  if (codec != "lz4" && codec != "stored") {
+    return Unfit(fields.NameOf("codec"), "it is none of lz4, zstd, stored");
+  }
+  compression->codec = codec == "lz4" ? Codec::kLz4 : Codec::kStored;
   return Status();
 }
 
@@ -95,7 +104,8 @@ Result<MoveOptions> ReadMoveOptions(const Napi::Value& value) {
   if (base.has_value()) {
     ASSIGN_OR_RETURN(options.base, ReadStoredDisk(*base));
   }
-  RETURN_IF_ERROR(ReadCodec(fields, &options));
+  ASSIGN_OR_RETURN(const Fields compression, fields.Object("compression"));
+  RETURN_IF_ERROR(ReadCompression(compression, &options.compression));
   ASSIGN_OR_RETURN(const uint64_t stall_timeout_ms, fields.Integer("stall_timeout_ms"));
   if (stall_timeout_ms == 0 || stall_timeout_ms > kStallTimeoutMsMax) {
     return Unfit(fields.NameOf("stall_timeout_ms"), "it is not from 1 to 86400000");

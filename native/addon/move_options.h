@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/codec.h"
+#include "compress/codec.h"
 #include "core/status.h"
 #include "stream/restore_disk.h"
 #include "values.h"
@@ -28,7 +28,7 @@ struct MoveOptions {
   std::string bitmap;
   std::vector<uint64_t> extents;
   std::optional<StoredDisk> base;
-  Codec codec = Codec::kLz4;
+  Compression compression;
   int64_t stall_timeout_ms = 0;
 };
 

@@ -108,9 +108,10 @@ Result<MovedDisk> Move(const MoveOptions& options, Session* session, TaskState* 
   plan.StartAt(target->resumed_at_block());
 
   MemoryChannel channel(target.get());
-  ASSIGN_OR_RETURN(moved.root,
-                   MoveDiskInParallel({source.get(), &plan, &session->repository().naming(),
-                                       options.codec, &channel, &task->cancel, &task->progress}));
+  ASSIGN_OR_RETURN(
+      moved.root,
+      MoveDiskInParallel({source.get(), &plan, &session->repository().naming(), options.compression,
+                          &channel, &task->cancel, &task->progress}));
   return moved;
 }
 

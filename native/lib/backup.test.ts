@@ -148,7 +148,7 @@ describe('a full backup', () => {
               source: { kind: 'raw', path },
               changed: { kind: 'all' },
               base: null,
-              codec: 'stored',
+              compression: { codec: 'stored', level: 0 },
               stall_timeout_ms: 10_000,
             }).result,
         ),

@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
@@ -46,7 +46,7 @@ const optionsFor = (path: string): MoveDiskOptions => ({
   source: { kind: 'raw', path },
   changed: { kind: 'all' },
   base: null,
-  codec: 'lz4',
+  compression: { codec: 'lz4', level: 0 },
   stall_timeout_ms: 10_000,
 })
 
@@ -96,7 +96,10 @@ describe('arguments of JavaScript', () => {
         [{ ...good, changed: { kind: 'extents', extents: [0, 1] } }, 'options.base'],
         [{ ...good, base: { root: 'XYZ', size_bytes: size } }, 'options.base.root'],
         [{ ...good, base: { root: null, size_bytes: 1 } }, 'options.base.size_bytes'],
-        [{ ...good, codec: 'zip' }, 'options.codec'],
+        [{ ...good, compression: { codec: 'zip', level: 0 } }, 'options.compression.codec'],
+        [{ ...good, compression: { codec: 'zstd', level: 0 } }, 'options.compression.level'],
+        [{ ...good, compression: { codec: 'zstd', level: 20 } }, 'options.compression.level'],
+        [{ ...good, compression: { codec: 'lz4', level: 1 } }, 'options.compression.level'],
         [{ ...good, stall_timeout_ms: 0 }, 'options.stall_timeout_ms'],
         [{ ...good, base: undefined }, 'options.base'],
       ]
@@ -139,9 +142,9 @@ describe('arguments of JavaScript', () => {
       const session = await sessionOf(repository)
       const aborting = {
         ...optionsFor(disk),
-        get codec() {
+        get compression() {
           void session.abort()
-          return 'lz4' as const
+          return { codec: 'lz4' as const, level: 0 }
         },
       }
       expect(thrown(() => session.moveDisk(aborting))).toMatchObject({ code: 'ARGUMENT_INVALID' })
@@ -368,12 +371,17 @@ describe('cutReaders', () => {
   })
 })
 
+// Node exports the functions of its own zstd: the addon has to have those that it was built with.
+const zstdOfDebian = (): string =>
+  execFileSync('pkg-config', ['--modversion', 'libzstd'], { encoding: 'utf8' }).trim()
+
 describe('versions', () => {
   it('are those of the libraries that are loaded', () => {
     expect(versions()).toEqual({
       node_api: 9,
       libnbd: expect.stringMatching(/^1\.\d+\.\d+/),
       lz4: expect.stringMatching(/^1\.\d+\.\d+/),
+      zstd: zstdOfDebian(),
     })
   })
 })

@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs'
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { zstdDecompressSync } from 'node:zlib'
 import { blake3 } from '@noble/hashes/blake3.js'
 import { uncompressSync } from 'lz4-napi'
 import { describe, expect, it } from 'vitest'
 import { type BackedUp, backUp, blockSize, makeDisk, mib, noise, withFolder } from './fixture.ts'
-import { createRepository, openRepository, type Repository } from './index.ts'
+import { type Compression, createRepository, openRepository, type Repository } from './index.ts'
 
 // Half of it shrinks, half of it does not.
 const content = (): Buffer => {
@@ -19,6 +20,7 @@ const content = (): Buffer => {
 
 const withBackup = (
   use: (repository: Repository, stored: BackedUp, folder: string) => Promise<void>,
+  compression: Compression = { codec: 'lz4', level: 0 },
 ) =>
   withFolder(async (folder) => {
     await createRepository(join(folder, 'repository'))
@@ -28,6 +30,7 @@ const withBackup = (
     const stored = await backUp(repository, {
       source: { kind: 'raw', path: source },
       size_bytes: 8 * mib,
+      compression,
     })
     try {
       await use(repository, stored, folder)
@@ -74,7 +77,25 @@ function recordsOf(pack: Buffer): PackRecord[] {
 }
 
 describe('what is stored', () => {
+  const readByLz4Napi = (stored: Buffer, plainSize: number): Buffer => {
+    const prefix = Buffer.alloc(4)
+    prefix.writeUInt32LE(plainSize)
+    return uncompressSync(Buffer.concat([prefix, stored]))
+  }
+
   it('is read by independent programs: LZ4 by lz4-napi, names by @noble/hashes', async () => {
+    await expectReadable({ codec: 'lz4', level: 0 }, 1, readByLz4Napi)
+  })
+
+  it('is read by independent programs: zstd by Node', async () => {
+    await expectReadable({ codec: 'zstd', level: 3 }, 2, (stored) => zstdDecompressSync(stored))
+  })
+
+  async function expectReadable(
+    compression: Compression,
+    code: number,
+    decode: (stored: Buffer, plainSize: number) => Buffer,
+  ): Promise<void> {
     await withBackup(async (_repository, _stored, folder) => {
       const header = await readFile(join(folder, 'repository', 'repository'))
       const namingKey = header.subarray(32, 64)
@@ -82,12 +103,10 @@ describe('what is stored', () => {
       const [pack = ''] = await packsOf(folder)
       const chunks = recordsOf(await readFile(pack)).filter(({ type }) => type === 1)
       expect(chunks).toHaveLength(128)
-      expect(chunks.filter(({ codec }) => codec === 1)).toHaveLength(64)
+      expect(chunks.filter(({ codec }) => codec === code)).toHaveLength(64)
       const known = new Set<string>()
       for (const { codec, plainSize, stored, name } of chunks) {
-        const prefix = Buffer.alloc(4)
-        prefix.writeUInt32LE(plainSize)
-        const plain = codec === 1 ? uncompressSync(Buffer.concat([prefix, stored])) : stored
+        const plain = codec === code ? decode(stored, plainSize) : stored
         expect(plain.length).toBe(blockSize)
         expect(Buffer.from(blake3(plain, { key: chunkKey })).toString('hex')).toBe(name)
         known.add(plain.toString('latin1'))
@@ -96,8 +115,8 @@ describe('what is stored', () => {
       for (let at = 0; at < disk.length; at += blockSize) {
         expect(known.has(disk.toString('latin1', at, at + blockSize))).toBe(true)
       }
-    })
-  })
+    }, compression)
+  }
 })
 
 describe('a damaged repository', () => {

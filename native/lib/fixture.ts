@@ -144,7 +144,7 @@ export async function backUp(
       disk_id: 'disk0',
       changed: { kind: 'all' },
       base: null,
-      codec: 'lz4',
+      compression: { codec: 'lz4', level: 0 },
       stall_timeout_ms: 10_000,
       ...options,
     }).result

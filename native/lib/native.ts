@@ -69,6 +69,13 @@ export interface SessionOptions {
   number: number
 }
 
+/** How chunks are encoded; one that does not shrink is stored. */
+export interface Compression {
+  codec: 'lz4' | 'zstd' | 'stored'
+  /** Of zstd, 1 (fast) to 19 (small); 0 for the others. */
+  level: number
+}
+
 export interface MoveDiskOptions {
   disk_id: string
   size_bytes: number
@@ -76,7 +83,7 @@ export interface MoveDiskOptions {
   changed: ChangedBlocks
   /** The same disk in the base backup: same size, else null. Required unless changed is `all`. */
   base: StoredDisk | null
-  codec: 'lz4' | 'stored'
+  compression: Compression
   /** Longest time in ms without an answer of the source before SOURCE_STALLED. */
   stall_timeout_ms: number
 }
@@ -150,5 +157,5 @@ export interface Native {
    * nobody whom this user may look at) and why it could not be cut, null when it was.
    */
   cutReaders(socketPath: string): Promise<{ pid: number; failure: string | null }[]>
-  versions(): { node_api: number; libnbd: string; lz4: string }
+  versions(): { node_api: number; libnbd: string; lz4: string; zstd: string }
 }

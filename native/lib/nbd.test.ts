@@ -140,7 +140,7 @@ describe('an NBD source', () => {
           source: { kind: 'nbd', uri: server.uri },
           changed: { kind: 'all' },
           base: null,
-          codec: 'lz4',
+          compression: { codec: 'lz4', level: 0 },
           stall_timeout_ms: 10_000,
         })
         await expect.poll(() => task.progress().read_bytes, { interval: 5 }).toBeGreaterThan(0)
@@ -188,7 +188,7 @@ describe('an NBD source', () => {
           source: { kind: 'nbd', uri: server.uri },
           changed: { kind: 'all' },
           base: null,
-          codec: 'lz4',
+          compression: { codec: 'lz4', level: 0 },
           stall_timeout_ms: 60_000,
         })
         const began = performance.now()

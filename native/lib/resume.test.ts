@@ -38,7 +38,7 @@ const optionsFor = (server: Server): MoveDiskOptions => ({
   source: { kind: 'nbd', uri: server.uri },
   changed: { kind: 'all' },
   base: null,
-  codec: 'lz4',
+  compression: { codec: 'lz4', level: 0 },
   stall_timeout_ms: 10_000,
 })
 

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs'
 import { randomHex } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
-import { backup, type schedule } from '@blockferry/proto'
+import { backup, type move, type schedule } from '@blockferry/proto'
 import { type ChangedBlocks, readChangedBlocks } from './changed_blocks.ts'
 import { usageError } from './failure.ts'
 import { type Image, readImage } from './image.ts'
@@ -15,6 +15,7 @@ export interface StartOptions {
   level?: backup.Level
   full?: boolean
   quiesce?: boolean
+  compression?: move.Compression
   changedBlocks?: string
   base?: string
 }
@@ -39,6 +40,7 @@ export async function backupRequest(
     repository: options.to === undefined ? '' : fullName('repositories', options.to),
     level: options.full ? backup.Level.FULL : (options.level ?? backup.Level.INCREMENTAL),
     skipQuiesce: options.quiesce === false,
+    compression: options.compression,
     requestId: randomHex(8),
     baseBackup: base,
     suppliedChanges: changes.map(({ supplied }) => supplied),

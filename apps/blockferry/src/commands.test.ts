@@ -507,6 +507,7 @@ describe('the command line', () => {
     [['backups', '--output', 'xml'], 'json'],
     [['runs', '--limit', '0'], 'from 1'],
     [['policy', 'create', 'x', '--every', '10s'], 'at least 1m'],
+    [['backup', 'x', '--compression', 'zstd:20'], 'zstd:19'],
   ])('refuses %j with a hint, in 2', async (args, hint) => {
     const { code, err } = await doubles.run(...args)
     expect(code).toBe(2)

@@ -4,6 +4,8 @@ import { backup, durationFromMs, move } from '@blockferry/proto'
 import { InvalidArgumentError } from 'commander'
 import { durationMs } from './time_text.ts'
 
+const zstdLevelDefault = 3
+
 export function countArgument(text: string): string {
   if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('Give a number from 1.')
   return text
@@ -20,6 +22,23 @@ export function levelArgument(text: string): backup.Level {
     default:
       throw new InvalidArgumentError('Give full, incremental or differential.')
   }
+}
+
+export function compressionArgument(text: string): move.Compression {
+  const { LZ4, ZSTD, STORED } = move.Compression_Codec
+  if (text === 'lz4') return { codec: LZ4, level: 0 }
+  if (text === 'none') return { codec: STORED, level: 0 }
+  const level = /^zstd(?::(1?[1-9]|10))?$/.exec(text)
+  if (level) return { codec: ZSTD, level: Number(level[1] ?? zstdLevelDefault) }
+  throw new InvalidArgumentError('Give lz4, zstd, zstd:1 to zstd:19, or none.')
+}
+
+export const compressionHelp = 'lz4 (default), zstd, zstd:1 (fast) to zstd:19 (small), or none'
+
+export function compressionText({ codec, level }: move.Compression): string {
+  const { ZSTD, STORED } = move.Compression_Codec
+  if (codec === ZSTD) return `zstd:${level}`
+  return codec === STORED ? 'none' : 'lz4'
 }
 
 export function formatArgument(text: string): move.ImageFormat {

@@ -27,7 +27,16 @@ class Encoder {
   virtual EncodedBlock Encode(Bytes plain, MutableBytes out) = 0;
 };
 
-std::unique_ptr<Encoder> NewEncoder(Codec codec);
+// What a policy chooses.
+struct Compression {
+  Codec codec = Codec::kLz4;
+  int level = 0;  // Of zstd only; 0 for the others.
+};
+
+inline constexpr int kZstdLevelMin = 1;
+inline constexpr int kZstdLevelMax = 19;
+
+std::unique_ptr<Encoder> NewEncoder(const Compression& compression);
 
 // Decodes into exactly `plain.size()` bytes; BLOCK_CORRUPT for anything else.
 Status Decode(Codec codec, Bytes encoded, MutableBytes plain);

@@ -1,5 +1,4 @@
-// How the bytes of a stored block are encoded. Values on disk: never changed, never reused;
-// 2 is reserved for zstd.
+// How the bytes of a stored block are encoded. Values on disk: never changed, never reused.
 #ifndef BLOCKFERRY_CORE_CODEC_H_
 #define BLOCKFERRY_CORE_CODEC_H_
 
@@ -7,7 +6,7 @@
 
 namespace blockferry {
 
-enum class Codec : uint8_t { kStored = 0, kLz4 = 1 };
+enum class Codec : uint8_t { kStored = 0, kLz4 = 1, kZstd = 2 };
 
 }  // namespace blockferry
 

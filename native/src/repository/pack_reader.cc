@@ -21,7 +21,7 @@ Status Corrupt(std::string what) { return Status(reason::kBlockCorrupt, std::mov
 bool IsKnown(uint8_t type, uint8_t codec) {
   return (type == static_cast<uint8_t>(RecordType::kChunk) ||
           type == static_cast<uint8_t>(RecordType::kMapNode)) &&
-         codec <= static_cast<uint8_t>(Codec::kLz4);
+         codec <= static_cast<uint8_t>(Codec::kZstd);
 }
 
 bool SizesFit(uint32_t plain_size, uint32_t stored_size) {

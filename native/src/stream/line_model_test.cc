@@ -435,10 +435,12 @@ class World {
     BlockPlan plan(&source, &changed);
     RETURN_IF_ERROR(plan.Count());
     plan.StartAt(target->resumed_at_block());
-    const Codec codec = OneIn(random_, 4) ? Codec::kStored : Codec::kLz4;
+    const Compression compression = OneIn(random_, 4)   ? Compression{Codec::kStored}
+                                    : OneIn(random_, 3) ? Compression{Codec::kZstd, 1}
+                                                        : Compression{Codec::kLz4};
     MemoryChannel channel(target.get());
     const Cancel cancel;
-    const Line line{&source, &plan,    &session.repository().naming(), codec, &channel,
+    const Line line{&source, &plan,    &session.repository().naming(), compression, &channel,
                     &cancel, &progress};
     return OneIn(random_, 3) ? MoveDisk(line) : MoveDiskInParallel(line, {3});
   }

@@ -46,7 +46,7 @@ Bytes BlockIn(Bytes run, uint64_t position) {
 }
 
 Result<std::optional<Digest>> MoveDisk(const Line& line) {
-  const std::unique_ptr<Encoder> encoder = NewEncoder(line.codec);
+  const std::unique_ptr<Encoder> encoder = NewEncoder(line.compression);
   Buffers buffers;
   while (true) {
     RETURN_IF_ERROR(line.cancel->Check());

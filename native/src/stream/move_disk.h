@@ -26,7 +26,7 @@ struct Line {
   BlockSource* source;
   BlockPlan* plan;
   const Naming* naming;
-  Codec codec;
+  Compression compression;
   Channel* channel;
   const Cancel* cancel;
   Progress* progress;

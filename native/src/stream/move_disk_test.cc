@@ -93,8 +93,7 @@ class MoveDiskTest : public ::testing::TestWithParam<MoveFunction> {
  protected:
   Status Move(FakeSource* source, const ChangedBlockMap& changed, RecordingChannel* channel) {
     BlockPlan plan(source, &changed);
-    return ToStatus(
-        GetParam()({source, &plan, &naming_, Codec::kLz4, channel, &cancel_, &progress_}));
+    return ToStatus(GetParam()({source, &plan, &naming_, {}, channel, &cancel_, &progress_}));
   }
 
   Naming naming_{Digest{}};

@@ -106,7 +106,7 @@ void PrepareRun(const Line& line, Encoder* encoder, RunSlot* slot) {
 }
 
 void Work(const Line& line, RunRing* ring) {
-  const std::unique_ptr<Encoder> encoder = NewEncoder(line.codec);
+  const std::unique_ptr<Encoder> encoder = NewEncoder(line.compression);
   while (RunSlot* slot = ring->TakeRead()) {
     PrepareRun(line, encoder.get(), slot);
     ring->Finish(slot);
@@ -116,7 +116,7 @@ void Work(const Line& line, RunRing* ring) {
 // Stream and target, in the order of the disk.
 class Writer {
  public:
-  explicit Writer(const Line& line) : line_(line), encoder_(NewEncoder(line.codec)) {}
+  explicit Writer(const Line& line) : line_(line), encoder_(NewEncoder(line.compression)) {}
 
   Status Write(RunSlot* slot) {
     switch (slot->run.kind) {

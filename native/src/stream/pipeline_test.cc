@@ -81,7 +81,7 @@ class PipelineTest : public ::testing::Test {
     ASSERT_TRUE(target.ok());
     MemoryChannel channel(target->get());
     const Cancel cancel;
-    const Line line{&source,  &plan,   &(*repository)->naming(), Codec::kLz4,
+    const Line line{&source,  &plan,   &(*repository)->naming(), Compression{},
                     &channel, &cancel, &moved->progress};
     const Result<std::optional<Digest>> root =
         parallel ? MoveDiskInParallel(line, {3}) : MoveDisk(line);

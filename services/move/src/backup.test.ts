@@ -114,6 +114,32 @@ describe('backup', () => {
     expect(await readdir(stand.path('run'))).toEqual([])
   })
 
+  it('compresses as it is told, and shares what was compressed otherwise', async () => {
+    const path = await stand.raw('zstd.raw', mib, [])
+    // Each word in a random order, so that blocks differ and levels do, too.
+    const words = Array.from({ length: mib / 4 }, (_, i) => `${(i * 2_654_435_761) % 9973} word `)
+    await writeFile(path, words.join('').slice(0, mib))
+    const backUp = async (compression: move.Compression | undefined) => {
+      const request = stand.request([rawDisk('vda', path, mib)])
+      const [disk] = (await stand.backup({ ...request, compression })).disks
+      return Number(disk?.storedBytes)
+    }
+    const zstd = await backUp({ codec: move.Compression_Codec.ZSTD, level: 9 })
+    expect(zstd).toBeGreaterThan(0)
+    expect(await backUp(undefined)).toBe(0)
+    const made = await stand.backup(stand.request([rawDisk('vda', path, mib)]))
+    const target = stand.path('from zstd.raw')
+    await stand.restore(made.name, [
+      { disk: 'vda', targetPath: target, format: move.ImageFormat.RAW },
+    ])
+    expect((await readFile(target)).equals(await readFile(path))).toBe(true)
+    await writeFile(path, words.reverse().join('').slice(0, mib))
+    expect(await backUp(undefined)).toBeGreaterThan(zstd * 1.2)
+    await writeFile(path, `other ${words.join('')}`.slice(0, mib))
+    const none = await backUp({ codec: move.Compression_Codec.STORED, level: 0 })
+    expect(none).toBeGreaterThanOrEqual(mib)
+  })
+
   it('says in the manifest what was moved', async () => {
     const path = await stand.raw('told.raw', 4 * mib, [{ offset: block, size: 2 * block, seed: 3 }])
     const request = stand.request([rawDisk('vda', path, 4 * mib)], {

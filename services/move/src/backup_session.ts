@@ -2,7 +2,12 @@
 // writes packs and a candidate, and the manifest by one rename.
 import { type Logger, wallMs } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import type { CommitOptions, MovedDisk, Session as NativeSession } from '@blockferry/native'
+import type {
+  CommitOptions,
+  Compression,
+  MovedDisk,
+  Session as NativeSession,
+} from '@blockferry/native'
 import { backup as catalog, move, type snapshot } from '@blockferry/proto'
 import { backupFromManifest, encodeManifestBody } from '@blockferry/repository'
 import type { BackupPlan, PlannedDisk } from './backup_plan.ts'
@@ -20,6 +25,7 @@ export interface BackupWork {
   /** What the caller wants the manifest to say. */
   described: catalog.Backup
   plan: BackupPlan
+  compression: Compression
   native: NativeSession
   held: HeldRepository
 }
@@ -100,7 +106,7 @@ export class BackupSession extends Session {
       source: planned.source,
       changed: planned.changed,
       base: planned.base,
-      codec: 'lz4',
+      compression: this.#work.compression,
       stall_timeout_ms: this.#limits.stallTimeoutMs,
     })
     const disk = this.disks.find(({ id }) => id === planned.id)

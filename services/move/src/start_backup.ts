@@ -1,6 +1,6 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid } from '@blockferry/errors'
-import type { Manifest, Repository } from '@blockferry/native'
+import type { Compression, Manifest, Repository } from '@blockferry/native'
 import { type backup as catalog, move, type snapshot } from '@blockferry/proto'
 import { backupFromManifest } from '@blockferry/repository'
 import { planBackup } from './backup_plan.ts'
@@ -75,6 +75,7 @@ async function openBackup(
     return new CommittedSession(request.sessionId, committed, token, log)
   }
   const plan = planBackup(request, point, manifests)
+  const compression = compressionOf(request.compression)
   const native = await repository.openSession({
     vm_pseudonym: pseudonym,
     point_id: point.pointId,
@@ -82,7 +83,7 @@ async function openBackup(
     number: tokenPart('token.number', token.number),
   })
   const key = `${request.folder}\0${pseudonym}`
-  const work = { key, backupId, token, point, described, plan, native, held }
+  const work = { key, backupId, token, point, described, plan, compression, native, held }
   return new BackupSession(request.sessionId, work, limits, log)
 }
 
@@ -134,6 +135,13 @@ function backupIdOf(name: string): string {
   const id = /^(?:repositories\/[^/]+\/)?backups\/([A-Za-z0-9._-]{1,63})$/.exec(name)?.[1]
   if (id !== undefined && !id.startsWith('.')) return id
   throw argumentInvalid('backup.name', name, 'give backups/{backup}: letters, digits, ., _ and -')
+}
+
+/** REQUIRES: what schedule has checked; anything else is refused by the native side. */
+function compressionOf(asked: move.Compression | undefined): Compression {
+  const { ZSTD, STORED } = move.Compression_Codec
+  if (asked?.codec === ZSTD) return { codec: 'zstd', level: asked.level }
+  return { codec: asked?.codec === STORED ? 'stored' : 'lz4', level: asked?.level ?? 0 }
 }
 
 function tokenPart(field: string, value: bigint): number {

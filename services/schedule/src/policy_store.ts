@@ -1,7 +1,7 @@
 // Policies in the database: the only SQL about them. Times are those of the database's clock,
 // the one clock that all schedule processes share.
 import { isUniqueViolation, type Pool } from '@blockferry/postgres'
-import type { backup } from '@blockferry/proto'
+import type { backup, move } from '@blockferry/proto'
 import type { Repeating } from './due.ts'
 
 export interface PolicySettings {
@@ -12,6 +12,7 @@ export interface PolicySettings {
   level: backup.Level
   skipQuiesce: boolean
   paused: boolean
+  compression: move.Compression
 }
 
 export interface PolicyRow extends PolicySettings {
@@ -22,7 +23,7 @@ export interface PolicyRow extends PolicySettings {
 }
 
 const columns = `name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused,
-  create_time, next_run_time`
+  codec, codec_level, create_time, next_run_time`
 
 export class PolicyStore {
   private readonly pool: Pool
@@ -36,8 +37,9 @@ export class PolicyStore {
     try {
       const { rows } = await this.pool.query<RawPolicy>(
         `INSERT INTO schedule.policies
-           (name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused, next_run_time)
-         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8,
+           (name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused,
+            codec, codec_level, next_run_time)
+         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10,
            CASE WHEN NOT $8 THEN
              date_trunc('milliseconds', now()) + $5::bigint * interval '1 millisecond' END)
          RETURNING ${columns}`,
@@ -54,7 +56,7 @@ export class PolicyStore {
   async update(name: string, set: PolicySettings): Promise<PolicyRow | null> {
     const { rows } = await this.pool.query<RawPolicy>(
       `UPDATE schedule.policies SET vms = $2, repository = $3, repeat_ms = $4::bigint, level = $5,
-         skip_quiesce = $6, paused = $7,
+         skip_quiesce = $6, paused = $7, codec = $8, codec_level = $9,
          next_run_time = CASE
            WHEN $7 THEN NULL
            WHEN repeat_ms = $4::bigint AND next_run_time IS NOT NULL THEN next_run_time
@@ -120,6 +122,8 @@ interface RawPolicy {
   level: backup.Level
   skip_quiesce: boolean
   paused: boolean
+  codec: move.Compression_Codec
+  codec_level: number
   create_time: Date
   next_run_time: Date | null
 }
@@ -131,6 +135,8 @@ const valuesOf = (set: PolicySettings): unknown[] => [
   set.level,
   set.skipQuiesce,
   set.paused,
+  set.compression.codec,
+  set.compression.level,
 ]
 
 const rowOf = (raw: RawPolicy): PolicyRow => ({
@@ -142,6 +148,7 @@ const rowOf = (raw: RawPolicy): PolicyRow => ({
   level: raw.level,
   skipQuiesce: raw.skip_quiesce,
   paused: raw.paused,
+  compression: { codec: raw.codec, level: raw.codec_level },
   createTime: raw.create_time,
   nextRunTime: raw.next_run_time,
 })

@@ -75,6 +75,7 @@ export class Queue {
         repository: policy.repository,
         level: policy.level,
         skipQuiesce: policy.skipQuiesce,
+        compression: policy.compression,
       })
       const name = `policies/${policy.name}`
       const queued = this.backup(request, requestKey, name)

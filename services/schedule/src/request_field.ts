@@ -1,7 +1,7 @@
 // Checks of request fields. Each refuses with ARGUMENT_INVALID and says what to give instead.
 import { isAbsolute, normalize } from 'node:path'
 import { argumentInvalid } from '@blockferry/errors'
-import { backup, msFromDuration, type schedule } from '@blockferry/proto'
+import { backup, move, msFromDuration, type schedule } from '@blockferry/proto'
 import type { PolicySettings } from './policy_store.ts'
 
 const textSizeMax = 1024
@@ -9,6 +9,8 @@ const requestIdSizeMax = 128
 const vmsMax = 10_000
 const imagesMax = 64
 const suppliedDisksMax = 256
+const zstdLevelDefault = 3
+const zstdLevelMax = 19
 const repeatMsMin = 60_000
 const repeatMsMax = 366 * 24 * 3_600_000
 
@@ -65,6 +67,25 @@ export function checkLevel(field: string, level: backup.Level): backup.Level {
   if (level === UNSPECIFIED) return INCREMENTAL
   if ([FULL, INCREMENTAL, DIFFERENTIAL].includes(level)) return level
   throw argumentInvalid(field, String(level), 'give full, incremental or differential')
+}
+
+/** The compression that is meant: unset means LZ4. */
+export function checkCompression(
+  field: string,
+  compression: move.Compression | undefined,
+): move.Compression {
+  const { UNSPECIFIED, LZ4, ZSTD, STORED } = move.Compression_Codec
+  const { codec: asked, level } = compression ?? { codec: UNSPECIFIED, level: 0 }
+  const codec = asked === UNSPECIFIED ? LZ4 : asked
+  if (![LZ4, ZSTD, STORED].includes(codec)) {
+    throw argumentInvalid(`${field}.codec`, String(codec), 'give LZ4, ZSTD or STORED')
+  }
+  if (codec !== ZSTD) {
+    if (level === 0) return { codec, level }
+    throw argumentInvalid(`${field}.level`, String(level), 'give 0: only zstd has levels')
+  }
+  if (level >= 0 && level <= zstdLevelMax) return { codec, level: level || zstdLevelDefault }
+  throw argumentInvalid(`${field}.level`, String(level), `give 1 to ${zstdLevelMax}, or 0`)
 }
 
 /** An absolute path without `..`, in one way of writing. */
@@ -135,6 +156,7 @@ export function checkPolicy(policy: schedule.Policy | undefined): PolicySettings
     level: checkLevel('policy.level', policy.level),
     skipQuiesce: policy.skipQuiesce,
     paused: policy.paused,
+    compression: checkCompression('policy.compression', policy.compression),
   }
 }
 

@@ -145,6 +145,7 @@ async function moveDisks(
         point,
         backup: manifestOf(run, point, nextSequence(history), asked?.baseBackup ?? ''),
         suppliedChanges,
+        compression: asked?.compression,
       },
       { signal },
     )

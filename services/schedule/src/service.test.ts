@@ -1,6 +1,6 @@
 import { sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
-import { schedule } from '@blockferry/proto'
+import { move, schedule } from '@blockferry/proto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { newRequestId } from './doubles.ts'
 import { ended, eventually, Site } from './site.ts'
@@ -51,6 +51,17 @@ describe('bad input', () => {
     ['an image that climbs', 'images', () => client.startBackup(backup({ images: ['/a/../b'] }))],
     ['one image twice', 'images', () => client.startBackup(backup({ images: ['/a', '/a/'] }))],
     ['an unknown level', 'level', () => client.startBackup(backup({ level: 9 }))],
+    [
+      'an unknown codec',
+      'compression.codec',
+      () => client.startBackup(backup({ compression: { codec: 9 } })),
+    ],
+    [
+      'a level of zstd that does not exist',
+      'policy.compression.level',
+      () => create({ compression: { codec: move.Compression_Codec.ZSTD, level: 20 } }),
+    ],
+    ['a level of LZ4', 'policy.compression.level', () => create({ compression: { level: 1 } })],
     [
       'a base without changes',
       'base_backup',
@@ -217,6 +228,17 @@ describe('policies', () => {
     expect(paused.policy?.nextRunTime).toBeUndefined()
     const byHand = await client.updatePolicy({ policy: policy({ name: 'policies/p' }) })
     expect(byHand.policy).toMatchObject({ nextRunTime: undefined, repeatDuration: undefined })
+  })
+
+  it('compress their runs as they say', async () => {
+    const compression = { codec: move.Compression_Codec.ZSTD, level: 9 }
+    expect((await create({ compression })).policy?.compression).toEqual(compression)
+    const { runs } = await client.startPolicy({ name: 'policies/p', requestId: '' })
+    await ended(client, runs[0])
+    const [moved] = [...site.world.sessions.values()]
+    expect(moved?.request?.compression).toEqual(compression)
+    const { policy: lz4 } = await client.updatePolicy({ policy: policy({ name: 'policies/p' }) })
+    expect(lz4?.compression).toEqual({ codec: move.Compression_Codec.LZ4, level: 0 })
   })
 
   it('hold up no other run while the hosts do not answer', async () => {

@@ -11,6 +11,7 @@ import type { PolicyRow, PolicyStore } from './policy_store.ts'
 import type { Queue } from './queue.ts'
 import {
   checkBackupName,
+  checkCompression,
   checkImages,
   checkLevel,
   checkName,
@@ -111,7 +112,8 @@ function startHandlers({ queue, wake }: ServiceParts) {
       checkSuppliedChanges(request)
       const images = checkImages(request.images)
       const level = checkLevel('level', request.level)
-      const run = await queue.backup({ ...request, images, level }, key)
+      const compression = checkCompression('compression', request.compression)
+      const run = await queue.backup({ ...request, images, level, compression }, key)
       wake()
       return { run: publicRun(run) }
     },
@@ -224,4 +226,5 @@ const publicPolicy = (row: PolicyRow): schedule.Policy => ({
   paused: row.paused,
   createTime: row.createTime,
   nextRunTime: row.nextRunTime ?? undefined,
+  compression: row.compression,
 })

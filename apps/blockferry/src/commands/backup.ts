@@ -6,7 +6,12 @@ import { type Context, countOf, noteMore, printFields, printRows } from '../cont
 import { type ExitCode, exitCode } from '../exit_code.ts'
 import { usageError } from '../failure.ts'
 import { consistencyName, levelName, methodName, plainJson } from '../json.ts'
-import { countArgument, levelArgument } from '../option_value.ts'
+import {
+  compressionArgument,
+  compressionHelp,
+  countArgument,
+  levelArgument,
+} from '../option_value.ts'
 import { findBackup, lastPart, listBackups, repositoryOf } from '../resource_name.ts'
 import { decisionText, printQueued, reportRun, uncoveredText } from '../run_report.ts'
 import type { Column } from '../table.ts'
@@ -40,6 +45,7 @@ function startVerb(command: Command, outcome: Outcome): void {
     .option('--level <level>', 'full, incremental (default) or differential', levelArgument)
     .option('--full', 'the same as --level full')
     .option('--no-quiesce', "do not freeze the guest's file systems")
+    .option('--compression <codec>', compressionHelp, compressionArgument)
     .option('--changed-blocks <file>', 'JSON with the blocks that changed since --base')
     .option('--base <backup>', 'the backup that --changed-blocks counts from')
     .option('-d, --detach', 'print the name of the run and return at once')

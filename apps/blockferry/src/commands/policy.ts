@@ -1,12 +1,18 @@
 import { formatDuration, randomHex } from '@blockferry/core'
-import { backup, msFromDuration, type schedule } from '@blockferry/proto'
+import { backup, type move, msFromDuration, type schedule } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { worstOf } from '../exit_code.ts'
 import { usageError } from '../failure.ts'
 import { levelName, plainJson } from '../json.ts'
-import { levelArgument, repeatArgument } from '../option_value.ts'
+import {
+  compressionArgument,
+  compressionHelp,
+  compressionText,
+  levelArgument,
+  repeatArgument,
+} from '../option_value.ts'
 import { fullName, lastPart } from '../resource_name.ts'
 import { printQueued, reportRun, reportRuns } from '../run_report.ts'
 import { listed } from '../services.ts'
@@ -22,6 +28,7 @@ interface PolicyOptions {
   byHand?: boolean
   level?: backup.Level
   quiesce?: boolean
+  compression?: move.Compression
   pause?: boolean
   resume?: boolean
 }
@@ -73,6 +80,7 @@ const withFields = (command: Command): Command =>
     .option('--every <time>', 'from one start to the next: 30m, 12h, 1d', repeatArgument)
     .option('--level <level>', 'full, incremental or differential', levelArgument)
     .option('--no-quiesce', "do not freeze the guests' file systems")
+    .option('--compression <codec>', compressionHelp, compressionArgument)
 
 const emptyPolicy: schedule.Policy = {
   name: '',
@@ -81,6 +89,7 @@ const emptyPolicy: schedule.Policy = {
   level: backup.Level.INCREMENTAL,
   skipQuiesce: false,
   paused: false,
+  compression: undefined,
 }
 
 function changed(before: schedule.Policy, options: PolicyOptions): schedule.Policy {
@@ -93,6 +102,7 @@ function changed(before: schedule.Policy, options: PolicyOptions): schedule.Poli
   if (options.byHand) after.repeatDuration = undefined
   if (options.level !== undefined) after.level = options.level
   if (options.quiesce === false) after.skipQuiesce = true
+  if (options.compression) after.compression = options.compression
   if (options.pause) after.paused = true
   if (options.resume) after.paused = false
   return after
@@ -161,6 +171,7 @@ const print = (context: Context, policy: schedule.Policy): void =>
     ['every', everyText(policy)],
     ['level', levelName(policy.level)],
     ['quiesce', policy.skipQuiesce ? 'no' : 'yes'],
+    ['compression', policy.compression ? compressionText(policy.compression) : 'lz4'],
     ['next run', timeText(policy.nextRunTime)],
   ])
 

@@ -367,6 +367,72 @@ export interface SuppliedChanges {
   extents: ChangedExtent[];
 }
 
+/**
+ * How new chunks are compressed. A chunk that does not shrink by 1/32 is stored as it is, and what
+ * the repository has already stays as it was encoded: names do not depend on this.
+ */
+export interface Compression {
+  /** The codec. */
+  codec: Compression_Codec;
+  /** Of CODEC_ZSTD: 1 (fast) to 19 (small), 0 means 3. 0 for the others. */
+  level: number;
+}
+
+/** A way to encode chunks. */
+export const Compression_Codec = {
+  /** UNSPECIFIED - Unset: LZ4. */
+  UNSPECIFIED: 0,
+  /** LZ4 - LZ4: the fastest to write and to restore. */
+  LZ4: 1,
+  /** ZSTD - Zstandard at `level`. */
+  ZSTD: 2,
+  /** STORED - No compression, for disks that are known not to shrink. */
+  STORED: 3,
+} as const;
+
+export type Compression_Codec = typeof Compression_Codec[keyof typeof Compression_Codec];
+
+export namespace Compression_Codec {
+  export type UNSPECIFIED = typeof Compression_Codec.UNSPECIFIED;
+  export type LZ4 = typeof Compression_Codec.LZ4;
+  export type ZSTD = typeof Compression_Codec.ZSTD;
+  export type STORED = typeof Compression_Codec.STORED;
+}
+
+export function compression_CodecFromJSON(object: any): Compression_Codec {
+  switch (object) {
+    case 0:
+    case "CODEC_UNSPECIFIED":
+      return Compression_Codec.UNSPECIFIED;
+    case 1:
+    case "CODEC_LZ4":
+      return Compression_Codec.LZ4;
+    case 2:
+    case "CODEC_ZSTD":
+      return Compression_Codec.ZSTD;
+    case 3:
+    case "CODEC_STORED":
+      return Compression_Codec.STORED;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum Compression_Codec");
+  }
+}
+
+export function compression_CodecToJSON(object: Compression_Codec): string {
+  switch (object) {
+    case Compression_Codec.UNSPECIFIED:
+      return "CODEC_UNSPECIFIED";
+    case Compression_Codec.LZ4:
+      return "CODEC_LZ4";
+    case Compression_Codec.ZSTD:
+      return "CODEC_ZSTD";
+    case Compression_Codec.STORED:
+      return "CODEC_STORED";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum Compression_Codec");
+  }
+}
+
 /** Request of StartBackup. */
 export interface StartBackupRequest {
   /** The last part of the session's name; the run's id. */
@@ -387,6 +453,8 @@ export interface StartBackupRequest {
     | undefined;
   /** Replaces the point's changed-block contexts; counts from backup.base_backup. */
   suppliedChanges: SuppliedChanges[];
+  /** How new chunks are compressed; unset means LZ4. */
+  compression?: Compression | undefined;
 }
 
 /** Response of StartBackup. */
@@ -2437,8 +2505,101 @@ export const SuppliedChanges: MessageFns<SuppliedChanges> = {
   },
 };
 
+function createBaseCompression(): Compression {
+  return { codec: 0, level: 0 };
+}
+
+export const Compression: MessageFns<Compression> = {
+  encode(message: Compression, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.codec !== 0) {
+      writer.uint32(8).int32(message.codec);
+    }
+    if (message.level !== 0) {
+      writer.uint32(16).int32(message.level);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Compression {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCompression();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.codec = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.level = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Compression {
+    return {
+      codec: isSet(object.codec) ? compression_CodecFromJSON(object.codec) : 0,
+      level: isSet(object.level) ? globalThis.Number(object.level) : 0,
+    };
+  },
+
+  toJSON(message: Compression): unknown {
+    const obj: any = {};
+    if (message.codec !== 0) {
+      obj.codec = compression_CodecToJSON(message.codec);
+    }
+    if (message.level !== 0) {
+      obj.level = Math.round(message.level);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Compression>): Compression {
+    return Compression.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Compression>): Compression {
+    const message = createBaseCompression();
+    message.codec = object.codec ?? 0;
+    message.level = object.level ?? 0;
+    return message;
+  },
+};
+
 function createBaseStartBackupRequest(): StartBackupRequest {
-  return { sessionId: "", folder: "", token: undefined, point: undefined, backup: undefined, suppliedChanges: [] };
+  return {
+    sessionId: "",
+    folder: "",
+    token: undefined,
+    point: undefined,
+    backup: undefined,
+    suppliedChanges: [],
+    compression: undefined,
+  };
 }
 
 export const StartBackupRequest: MessageFns<StartBackupRequest> = {
@@ -2460,6 +2621,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     }
     for (const v of message.suppliedChanges) {
       SuppliedChanges.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.compression !== undefined) {
+      Compression.encode(message.compression, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -2525,6 +2689,14 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
             message.suppliedChanges.push(SuppliedChanges.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.compression = Compression.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2553,6 +2725,7 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
         : globalThis.Array.isArray(object?.supplied_changes)
         ? object.supplied_changes.map((e: any) => SuppliedChanges.fromJSON(e))
         : [],
+      compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
     };
   },
 
@@ -2576,6 +2749,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     if (message.suppliedChanges?.length) {
       obj.suppliedChanges = message.suppliedChanges.map((e) => SuppliedChanges.toJSON(e));
     }
+    if (message.compression !== undefined) {
+      obj.compression = Compression.toJSON(message.compression);
+    }
     return obj;
   },
 
@@ -2594,6 +2770,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
       ? Backup.fromPartial(object.backup)
       : undefined;
     message.suppliedChanges = object.suppliedChanges?.map((e) => SuppliedChanges.fromPartial(e)) || [];
+    message.compression = (object.compression !== undefined && object.compression !== null)
+      ? Compression.fromPartial(object.compression)
+      : undefined;
     return message;
   },
 };

@@ -33,6 +33,7 @@ import {
   UncoveredDisk,
 } from "../../catalog/v1/backup.ts";
 import {
+  Compression,
   DiskProgress,
   ImageFormat,
   imageFormatFromJSON,
@@ -69,7 +70,11 @@ export interface Policy {
     | Date
     | undefined;
   /** When it is due next; unset when it is paused or has no repeat. */
-  nextRunTime?: Date | undefined;
+  nextRunTime?:
+    | Date
+    | undefined;
+  /** How its runs compress; unset means LZ4. */
+  compression?: Compression | undefined;
 }
 
 /** Why a run failed. */
@@ -407,6 +412,8 @@ export interface StartBackupRequest {
    * An entry without a disk name stands for the only disk.
    */
   suppliedChanges: SuppliedChanges[];
+  /** How new chunks are compressed; unset means LZ4. */
+  compression?: Compression | undefined;
 }
 
 /** Response of StartBackup. */
@@ -523,6 +530,7 @@ function createBasePolicy(): Policy {
     paused: false,
     createTime: undefined,
     nextRunTime: undefined,
+    compression: undefined,
   };
 }
 
@@ -554,6 +562,9 @@ export const Policy: MessageFns<Policy> = {
     }
     if (message.nextRunTime !== undefined) {
       Timestamp.encode(toTimestamp(message.nextRunTime), writer.uint32(74).fork()).join();
+    }
+    if (message.compression !== undefined) {
+      Compression.encode(message.compression, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -643,6 +654,14 @@ export const Policy: MessageFns<Policy> = {
             message.nextRunTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.compression = Compression.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -682,6 +701,7 @@ export const Policy: MessageFns<Policy> = {
         : isSet(object.next_run_time)
         ? fromJsonTimestamp(object.next_run_time)
         : undefined,
+      compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
     };
   },
 
@@ -714,6 +734,9 @@ export const Policy: MessageFns<Policy> = {
     if (message.nextRunTime !== undefined) {
       obj.nextRunTime = message.nextRunTime.toISOString();
     }
+    if (message.compression !== undefined) {
+      obj.compression = Compression.toJSON(message.compression);
+    }
     return obj;
   },
 
@@ -733,6 +756,9 @@ export const Policy: MessageFns<Policy> = {
     message.paused = object.paused ?? false;
     message.createTime = object.createTime ?? undefined;
     message.nextRunTime = object.nextRunTime ?? undefined;
+    message.compression = (object.compression !== undefined && object.compression !== null)
+      ? Compression.fromPartial(object.compression)
+      : undefined;
     return message;
   },
 };
@@ -2396,6 +2422,7 @@ function createBaseStartBackupRequest(): StartBackupRequest {
     requestId: "",
     baseBackup: "",
     suppliedChanges: [],
+    compression: undefined,
   };
 }
 
@@ -2424,6 +2451,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     }
     for (const v of message.suppliedChanges) {
       SuppliedChanges.encode(v!, writer.uint32(66).fork()).join();
+    }
+    if (message.compression !== undefined) {
+      Compression.encode(message.compression, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -2505,6 +2535,14 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
             message.suppliedChanges.push(SuppliedChanges.decode(reader, reader.uint32()));
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.compression = Compression.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2543,6 +2581,7 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
         : globalThis.Array.isArray(object?.supplied_changes)
         ? object.supplied_changes.map((e: any) => SuppliedChanges.fromJSON(e))
         : [],
+      compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
     };
   },
 
@@ -2572,6 +2611,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     if (message.suppliedChanges?.length) {
       obj.suppliedChanges = message.suppliedChanges.map((e) => SuppliedChanges.toJSON(e));
     }
+    if (message.compression !== undefined) {
+      obj.compression = Compression.toJSON(message.compression);
+    }
     return obj;
   },
 
@@ -2588,6 +2630,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     message.requestId = object.requestId ?? "";
     message.baseBackup = object.baseBackup ?? "";
     message.suppliedChanges = object.suppliedChanges?.map((e) => SuppliedChanges.fromPartial(e)) || [];
+    message.compression = (object.compression !== undefined && object.compression !== null)
+      ? Compression.fromPartial(object.compression)
+      : undefined;
     return message;
   },
 };
