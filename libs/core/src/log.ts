@@ -1,9 +1,14 @@
-import { destination, type Logger, pino } from 'pino'
+import { createRequire } from 'node:module'
+import type { Logger } from 'pino'
 
 export type { Logger }
 
+// Loaded with the first log: a command that is no service needs none.
+const loadPino = (): typeof import('pino') => createRequire(import.meta.url)('pino')
+
 /** Structured log of one service: one JSON object per line on standard error. */
 export function newLog(service: string, level: string): Logger {
+  const { destination, pino } = loadPino()
   const options = {
     name: 'blockferry',
     level,

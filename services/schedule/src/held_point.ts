@@ -168,9 +168,9 @@ async function beginPoint(
   const { backup: asked, repositoryId } = run.plan
   if (!asked) throw new Error(`run ${run.id} backs nothing up`)
   const { snapshotSilentMs, retryPauseMs, pointLeaseMs, beginPointMs } = run.limits
-  await run.enter(State.SNAPSHOTTING)
   // Without an answer to BeginPoint nothing was read of a point, so its id may be used again.
-  if (run.row.pointIds.length === 0) await run.setPointId(newPointId())
+  if (run.row.pointIds.length === 0) await run.enterWithPoint(State.SNAPSHOTTING, newPointId())
+  else await run.enter(State.SNAPSHOTTING)
   const request: snapshot.BeginPointRequest = {
     pointId: run.row.pointIds.at(-1) ?? '',
     vm: asked.vm,
@@ -188,14 +188,12 @@ async function beginPoint(
     }),
   )
   if (!point) throw new BackupError('INTERNAL', 'the snapshot service answered without a point')
-  await run.setPoint(point)
-  await run.show({
+  await run.setPoint(point, {
     consistency: point.consistency,
     freezeDuration: point.freezeDuration,
     pauseDuration: point.pauseDuration,
     uncoveredDisks: point.vm?.uncoveredDisks ?? [],
   })
-  await run.decideAll(point.decisions)
   return point
 }
 

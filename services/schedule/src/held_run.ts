@@ -61,13 +61,15 @@ export class HeldRun {
     if (!saved) throw new RunCancelled()
   }
 
-  /** Draws a new point: it is written down before anybody hears of it. */
-  async setPointId(pointId: string): Promise<void> {
-    await this.save({ pointIds: [...this.current.pointIds, pointId], point: null })
+  /** Enters `state`, for which a new point was drawn: it is written before anybody hears of it. */
+  async enterWithPoint(state: State, pointId: string): Promise<void> {
+    await this.save({ state, pointIds: [...this.current.pointIds, pointId], point: null })
   }
 
-  async setPoint(point: snapshot.Point): Promise<void> {
-    await this.save({ point })
+  /** The point as it was taken, what the API shows of it, and why it is as it is. */
+  async setPoint(point: snapshot.Point, shown: Partial<schedule.Run>): Promise<void> {
+    const decisions = this.withNotes(point.decisions)
+    await this.save({ point, detail: { ...this.current.detail, ...shown, decisions } })
   }
 
   /** Changes what the API shows. */
@@ -77,20 +79,22 @@ export class HeldRun {
 
   /** Notes why the run does what it does; the same about the same disk once. */
   async decide(decision: Decision, message: string, disk = ''): Promise<void> {
-    await this.decideAll([{ decision, disk, message }])
+    const before = this.current.detail.decisions
+    const decisions = this.withNotes([{ decision, disk, message }])
+    if (decisions.length > before.length) await this.show({ decisions })
   }
 
-  async decideAll(notes: schedule.Run['decisions']): Promise<void> {
+  /** All decisions of the run with those that are new among `notes`. */
+  private withNotes(notes: schedule.Run['decisions']): schedule.Run['decisions'] {
     const known = this.current.detail.decisions
     const fresh = notes.filter(
       ({ decision, disk }) =>
         !known.some((note) => note.decision === decision && note.disk === disk),
     )
-    if (fresh.length === 0) return
     for (const { decision, disk, message } of fresh) {
       this.log.info({ decision, disk }, message)
     }
-    await this.show({ decisions: [...known, ...fresh] })
+    return [...known, ...fresh]
   }
 
   /** Shows the progress of the disks, now and then and when `final`. */

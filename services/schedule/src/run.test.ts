@@ -385,6 +385,14 @@ describe('watching a run', () => {
     expect(states.at(-1)).toBe(State.SUCCEEDED)
     expect(states).toContain(State.MOVING)
   })
+
+  it('hears of the end at once, however seldom it looks', async () => {
+    await using client = await site.schedule('schedule', { watchMs: 600_000 })
+    const { run } = await client.startBackup(request())
+    let last: schedule.Run | undefined
+    for await (const answer of client.watchRun({ name: run?.name ?? '' })) last = answer.run
+    expect(last?.state).toBe(State.SUCCEEDED)
+  })
 })
 
 describe('restore and verify runs', () => {

@@ -74,7 +74,7 @@ async function makeBackup(
         `the first point was lost before the commit (${(thrown.cause as Error).message}): a new one is taken and read from the start`,
       )
       await undoBackup(run, means.services)
-      await run.setPointId(newPointId())
+      await run.enterWithPoint(State.SNAPSHOTTING, newPointId())
     }
   }
 }

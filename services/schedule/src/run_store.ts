@@ -1,5 +1,7 @@
 // Runs in the database: the only SQL about them. A run's row is written before the step that it
 // announces, and only the newest claim may write it: every update names its token's number.
+import { EventEmitter } from 'node:events'
+import { sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
 import { isUniqueViolation, type Pool, transaction } from '@blockferry/postgres'
 import { move, schedule, snapshot } from '@blockferry/proto'
@@ -60,6 +62,8 @@ const shown = `run_id, kind, state, vm_identity, vm_display_name, host, reposito
 
 export class RunStore {
   private readonly pool: Pool
+  /** The id of each run whose end this process wrote. */
+  private readonly ends = new EventEmitter().setMaxListeners(0)
 
   constructor(pool: Pool) {
     this.pool = pool
@@ -134,6 +138,18 @@ export class RunStore {
       [id, version],
     )
     return rows[0] ? shownOf(rows[0]) : null
+  }
+
+  /** Waits `ms`, or only until this process writes the end of the run. */
+  async awaitEnd(id: string, ms: number, signal: AbortSignal): Promise<void> {
+    const wake = new AbortController()
+    const wakeUp = () => wake.abort()
+    this.ends.once(id, wakeUp)
+    try {
+      await sleep(ms, AbortSignal.any([signal, wake.signal])).catch(() => signal.throwIfAborted())
+    } finally {
+      this.ends.off(id, wakeUp)
+    }
   }
 
   /** Newest first. */
@@ -220,6 +236,7 @@ export class RunStore {
         unlessCancelled,
       ],
     )
+    if (ended) this.ends.emit(id)
     return rows[0] ? shownOf(rows[0]) : null
   }
 
@@ -258,8 +275,10 @@ export class RunStore {
    * The incarnation of this database's fencing tokens in a repository; drawn once. The row is
    * locked meanwhile, so that two processes do not draw two and fence each other.
    */
-  incarnation(repositoryId: string, draw: () => Promise<bigint>): Promise<bigint> {
-    return transaction(
+  async incarnation(repositoryId: string, draw: () => Promise<bigint>): Promise<bigint> {
+    const known = await this.knownIncarnation(repositoryId)
+    if (known) return known
+    return await transaction(
       this.pool,
       async (session) => {
         await session.query(
@@ -270,8 +289,8 @@ export class RunStore {
           'SELECT incarnation FROM schedule.incarnations WHERE repository_id = $1 FOR UPDATE',
           [repositoryId],
         )
-        const known = rows[0]?.incarnation
-        if (known) return known
+        const meanwhile = rows[0]?.incarnation
+        if (meanwhile) return meanwhile
         const drawn = await draw()
         await session.query(
           'UPDATE schedule.incarnations SET incarnation = $2 WHERE repository_id = $1',
@@ -281,6 +300,14 @@ export class RunStore {
       },
       { isolation: 'read committed' },
     )
+  }
+
+  private async knownIncarnation(repositoryId: string): Promise<bigint | null> {
+    const { rows } = await this.pool.query<{ incarnation: bigint | null }>(
+      'SELECT incarnation FROM schedule.incarnations WHERE repository_id = $1',
+      [repositoryId],
+    )
+    return rows[0]?.incarnation ?? null
   }
 }
 

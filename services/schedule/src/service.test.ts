@@ -235,7 +235,7 @@ describe('policies', () => {
     expect((await create({ compression })).policy?.compression).toEqual(compression)
     const { runs } = await client.startPolicy({ name: 'policies/p', requestId: '' })
     await ended(client, runs[0])
-    const [moved] = [...site.world.sessions.values()]
+    const moved = [...site.world.sessions.values()].at(-1)
     expect(moved?.request?.compression).toEqual(compression)
     const { policy: lz4 } = await client.updatePolicy({ policy: policy({ name: 'policies/p' }) })
     expect(lz4?.compression).toEqual({ codec: move.Compression_Codec.LZ4, level: 0 })

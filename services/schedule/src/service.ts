@@ -1,5 +1,4 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
-import { sleep } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import { durationFromMs, move, schedule } from '@blockferry/proto'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
@@ -163,7 +162,7 @@ function runHandlers({ runs, holder, limits }: ServiceParts) {
       let row = await find(name)
       yield { run: publicRun(row) }
       while (!hasEnded(row.state)) {
-        await sleep(limits.watchMs, signal)
+        await runs.awaitEnd(row.id, limits.watchMs, signal)
         const changed = await runs.changedSince(row.id, row.version)
         if (!changed) continue
         row = changed
