@@ -53,6 +53,7 @@ Session::Session(Repository* repository, SessionOptions options)
   FillRandom(random);
   prefix_ = TokenText(options_.token) + "-" + HexOf(random);
   candidate_path_ = folder_ + "/" + prefix_ + kCandidateSuffix;
+  checkpoints_.emplace(repository_->files_, folder_, prefix_, options_.point_id);
 }
 
 Session::~Session() { static_cast<void>(Abort()); }
@@ -113,7 +114,7 @@ Status Session::RemoveLeftovers() {
                     prefix.substr(0, kTokenTextSize) <= own_token &&
                     !entry.name.ends_with(kCandidateSuffix);
     bool is_other_point =
-        entry.name.ends_with(kCheckpointSuffix) && !entry.name.starts_with(options_.point_id + "@");
+        CheckpointFiles::IsCheckpoint(entry.name) && !checkpoints_->IsOwn(entry.name);
     if (is_older || is_other_point) {
       RETURN_IF_ERROR(RemoveIfThere(files, folder_ + "/" + entry.name));
     }
@@ -134,7 +135,7 @@ Result<std::unique_ptr<DiskWriter>> Session::OpenDisk(const std::string& disk_id
   }
   RETURN_IF_ERROR(AwaitSealing());
   std::unique_ptr<DiskWriter> disk(new DiskWriter(this, disk_id, size, base_root));
-  std::optional<ByteVector> checkpoint = LoadCheckpoint(disk_id);
+  std::optional<ByteVector> checkpoint = checkpoints_->Load(disk_id);
   if (!checkpoint || disk->RestoreState(*checkpoint)) return disk;
   // A checkpoint that does not fit is as good as none.
   return std::unique_ptr<DiskWriter>(new DiskWriter(this, disk_id, size, base_root));
@@ -275,14 +276,6 @@ Status Session::EndSealing() {
   return {};
 }
 
-std::string Session::CheckpointPath(const std::string& disk_id, std::string_view suffix) const {
-  Digest digest = Blake3Hash(BytesOf(disk_id));
-  std::string disk = HexOf(Bytes(digest).first(16));
-  // "@" is in no point id, so that no point id is the start of another's file name.
-  std::string start = suffix == kNewCheckpointSuffix ? prefix_ + "." : options_.point_id + "@";
-  return folder_ + "/" + start + disk + std::string(suffix);
-}
-
 Status Session::SaveCheckpoint(Checkpoint checkpoint, bool soon) {
   std::lock_guard lock(mutex_);
   RETURN_IF_ERROR(CheckUsable());
@@ -301,36 +294,12 @@ Status Session::SaveCheckpoint(Checkpoint checkpoint, bool soon) {
 
 Status Session::WriteCheckpoint(const std::string& disk_id, Bytes state) {
   if (referenced_packs_.size() > checkpoint_format::kPackCountMax) return {};
-  ByteVector bytes(state.begin(), state.end());
-  ByteWriter out(&bytes);
-  out.Put(static_cast<uint32_t>(referenced_packs_.size()));
-  for (uint32_t pack : referenced_packs_) out.PutBytes(repository_->index_.IdOf(pack));
-  out.PutBytes(Blake3Hash(bytes));
-
-  FileSystem& files = repository_->files_;
-  std::string temporary = CheckpointPath(disk_id, kNewCheckpointSuffix);
-  Result<std::unique_ptr<File>> file = files.CreateExclusive(temporary);
-  if (!file.ok()) return Fail(file.status());
-  Status written = (*file)->Append(bytes);
-  if (written.ok()) written = (*file)->Sync();
-  if (written.ok()) written = files.Rename(temporary, CheckpointPath(disk_id, kCheckpointSuffix));
+  std::vector<PackId> pack_ids;
+  pack_ids.reserve(referenced_packs_.size());
+  for (const uint32_t pack : referenced_packs_) pack_ids.push_back(repository_->index_.IdOf(pack));
+  Status written = checkpoints_->Write(disk_id, state, pack_ids);
   if (written.Is(reason::kNotFound)) written = Fenced("a newer session removed its checkpoint");
-  if (written.ok()) written = files.SyncFolder(folder_);
   return written.ok() ? written : Fail(written);
-}
-
-// The bytes before the checksum, if there is a whole checkpoint.
-std::optional<ByteVector> Session::LoadCheckpoint(const std::string& disk_id) {
-  Result<ByteVector> bytes =
-      ReadWholeFile(repository_->files_, CheckpointPath(disk_id, kCheckpointSuffix),
-                    checkpoint_format::kFileSizeMax);
-  if (!bytes.ok() || bytes->size() < checkpoint_format::kDigestSize) return std::nullopt;
-  size_t size = bytes->size() - checkpoint_format::kDigestSize;
-  if (!Equal(Blake3Hash(Bytes(*bytes).first(size)), Bytes(*bytes).subspan(size))) {
-    return std::nullopt;
-  }
-  bytes->resize(size);
-  return *std::move(bytes);
 }
 
 // False when one of the packs that a checkpoint refers to is not usable any more.
@@ -477,8 +446,7 @@ void Session::RemoveFiles(bool committed) {
   if (!entries.ok()) return;
   for (const FolderEntry& entry : *entries) {
     bool is_own = entry.name.starts_with(prefix_);
-    bool is_done = committed && entry.name.ends_with(kCheckpointSuffix) &&
-                   entry.name.starts_with(options_.point_id + "@");
+    bool is_done = committed && checkpoints_->IsOwn(entry.name);
     if (is_own || is_done) static_cast<void>(files.Remove(folder_ + "/" + entry.name));
   }
 }

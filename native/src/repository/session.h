@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/file.h"
+#include "repository/checkpoint_files.h"
 #include "repository/disk_writer.h"
 #include "repository/manifest.h"
 #include "repository/pack_writer.h"
@@ -97,7 +98,6 @@ class Session {
   Status SaveCheckpoint(Checkpoint checkpoint, bool soon);
   // All checkpoints that can be written are, so that a disk that is moved again goes on there.
   Status AwaitSealing();
-  std::optional<ByteVector> LoadCheckpoint(const std::string& disk_id);
   bool ReferTo(Bytes pack_ids);
 
   // REQUIRES: the lock is held.
@@ -120,7 +120,6 @@ class Session {
   Status WriteManifest(const Manifest& manifest);
   void RemoveFiles(bool committed);
 
-  std::string CheckpointPath(const std::string& disk_id, std::string_view suffix) const;
   Status Fenced(const std::string& what) const;
 
   Repository* repository_;
@@ -129,6 +128,7 @@ class Session {
   std::string prefix_;  // Of all file names of this session: its token and a random number.
   std::string candidate_path_;
   std::unique_ptr<File> candidate_;
+  std::optional<CheckpointFiles> checkpoints_;  // Set by the constructor.
 
   // Lock order: this one, then names_mutex_, then the repository's.
   std::mutex mutex_;

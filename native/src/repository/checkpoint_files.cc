@@ -1,0 +1,75 @@
+#include "repository/checkpoint_files.h"
+
+#include "core/blake3.h"
+#include "core/endian.h"
+#include "repository/checkpoint_format.h"
+#include "repository/repository_format.h"
+
+namespace blockferry {
+namespace {
+
+using namespace checkpoint_format;
+using repository_format::kCheckpointSuffix;
+using repository_format::kNewCheckpointSuffix;
+
+std::string NameOf(std::string_view disk_id) {
+  const Digest digest = Blake3Hash(BytesOf(disk_id));
+  return HexOf(Bytes(digest).first(16));
+}
+
+// "@" is in no point id, so that no point id is the start of another's file name.
+std::string StartOf(std::string_view point_id) { return std::string(point_id) + "@"; }
+
+}  // namespace
+
+CheckpointFiles::CheckpointFiles(FileSystem& files, std::string folder, std::string session_prefix,
+                                 std::string point_id)
+    : files_(files),
+      folder_(std::move(folder)),
+      session_prefix_(std::move(session_prefix)),
+      point_id_(std::move(point_id)) {}
+
+std::string CheckpointFiles::Path(std::string_view disk_id) const {
+  return folder_ + "/" + StartOf(point_id_) + NameOf(disk_id) + kCheckpointSuffix;
+}
+
+std::string CheckpointFiles::NewPath(std::string_view disk_id) const {
+  return folder_ + "/" + session_prefix_ + "." + NameOf(disk_id) + kNewCheckpointSuffix;
+}
+
+bool CheckpointFiles::IsCheckpoint(std::string_view file_name) {
+  return file_name.ends_with(kCheckpointSuffix);
+}
+
+bool CheckpointFiles::IsOwn(std::string_view file_name) const {
+  return IsCheckpoint(file_name) && file_name.starts_with(StartOf(point_id_));
+}
+
+Status CheckpointFiles::Write(std::string_view disk_id, Bytes state,
+                              std::span<const PackId> pack_ids) {
+  ByteVector bytes(state.begin(), state.end());
+  ByteWriter out(&bytes);
+  out.Put(static_cast<uint32_t>(pack_ids.size()));
+  for (const PackId& id : pack_ids) out.PutBytes(id);
+  out.PutBytes(Blake3Hash(bytes));
+
+  const std::string fresh = NewPath(disk_id);
+  ASSIGN_OR_RETURN(const std::unique_ptr<File> file, files_.CreateExclusive(fresh));
+  RETURN_IF_ERROR(file->Append(bytes));
+  RETURN_IF_ERROR(file->Sync());
+  RETURN_IF_ERROR(files_.Rename(fresh, Path(disk_id)));
+  return files_.SyncFolder(folder_);
+}
+
+std::optional<ByteVector> CheckpointFiles::Load(std::string_view disk_id) {
+  Result<ByteVector> bytes = ReadWholeFile(files_, Path(disk_id), kFileSizeMax);
+  if (!bytes.ok() || bytes->size() < kDigestSize) return std::nullopt;
+  const size_t size = bytes->size() - kDigestSize;
+  if (!Equal(Blake3Hash(Bytes(*bytes).first(size)), Bytes(*bytes).subspan(size))) {
+    return std::nullopt;
+  }
+  bytes->resize(size);
+  return *std::move(bytes);
+}
+
+}  // namespace blockferry

@@ -1,0 +1,47 @@
+// The checkpoints of the disks of one point in time, as files in the folder of the VM's sessions.
+//
+// A checkpoint is replaced as a whole or not at all, and one that is damaged is as good as none.
+// See checkpoint_format.h for the bytes.
+#ifndef BLOCKFERRY_REPOSITORY_CHECKPOINT_FILES_H_
+#define BLOCKFERRY_REPOSITORY_CHECKPOINT_FILES_H_
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/file.h"
+#include "repository/pack_writer.h"
+
+namespace blockferry {
+
+class CheckpointFiles {
+ public:
+  // New files are first written under names that begin with the session's prefix, so that whoever
+  // fences the session removes them.
+  CheckpointFiles(FileSystem& files, std::string folder, std::string session_prefix,
+                  std::string point_id);
+
+  // Durable when it returns. NOT_FOUND when somebody removed the new file: the session is fenced.
+  Status Write(std::string_view disk_id, Bytes state, std::span<const PackId> pack_ids);
+
+  // The state and the ids of the packs, as DiskWriter reads them, if there is a whole checkpoint.
+  std::optional<ByteVector> Load(std::string_view disk_id);
+
+  // Whether a file of the sessions' folder is a checkpoint of this point, or of another one.
+  bool IsOwn(std::string_view file_name) const;
+  static bool IsCheckpoint(std::string_view file_name);
+
+ private:
+  std::string Path(std::string_view disk_id) const;
+  std::string NewPath(std::string_view disk_id) const;
+
+  FileSystem& files_;
+  std::string folder_;
+  std::string session_prefix_;
+  std::string point_id_;
+};
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_CHECKPOINT_FILES_H_
