@@ -39,8 +39,9 @@ constexpr bool kRotates = false;
 template <size_t kOctets, typename V, size_t... kByte>
 [[gnu::always_inline]] inline V RotateOctets(V x, std::index_sequence<kByte...>) {
   using Octets = typename VectorOf<sizeof(V) / 4>::Octets;
-  const Octets from = {static_cast<uint8_t>(kByte / 4 * 4 + (kByte + kOctets) % 4)...};
-  return reinterpret_cast<V>(__builtin_shuffle(reinterpret_cast<Octets>(x), from));
+  const Octets octets = reinterpret_cast<Octets>(x);
+  return reinterpret_cast<V>(__builtin_shufflevector(
+      octets, octets, static_cast<int>(kByte / 4 * 4 + (kByte + kOctets) % 4)...));
 }
 
 template <int kBits, typename V>
@@ -84,13 +85,11 @@ template <typename T>
 // Exchanges the squares of kStep × kStep words beside the diagonal of two rows.
 template <size_t kLanes, size_t kStep, typename V, size_t... kColumn>
 [[gnu::always_inline]] inline void Exchange(V* low, V* high, std::index_sequence<kColumn...>) {
-  const V from_low = {
-      static_cast<uint32_t>(kColumn & kStep ? kLanes + kColumn - kStep : kColumn)...};
-  const V from_high = {
-      static_cast<uint32_t>(kColumn & kStep ? kLanes + kColumn : kColumn + kStep)...};
   const V a = *low, b = *high;
-  *low = __builtin_shuffle(a, b, from_low);
-  *high = __builtin_shuffle(a, b, from_high);
+  *low = __builtin_shufflevector(
+      a, b, static_cast<int>(kColumn & kStep ? kLanes + kColumn - kStep : kColumn)...);
+  *high = __builtin_shufflevector(
+      a, b, static_cast<int>(kColumn & kStep ? kLanes + kColumn : kColumn + kStep)...);
 }
 
 // Turns kLanes rows of kLanes words: log2(kLanes) times, squares of twice the size.

@@ -1,0 +1,64 @@
+#include <cassert>
+#include <cstring>
+
+#include "fuzz_target.h"
+#include "repository/manifest.h"
+#include "repository/manifest_format.h"
+
+namespace blockferry::fuzz {
+namespace {
+
+using namespace manifest_format;
+
+constexpr RepositoryId kRepository{std::byte{1}};
+
+const Naming& TestNaming() {
+  static const Naming naming(Digest{std::byte{3}});
+  return naming;
+}
+
+// The lowest bit of the first byte: the authentication code is made right.
+void Run(Bytes input) {
+  if (input.empty()) return;
+  ByteVector bytes(input.begin() + 1, input.end());
+  if ((std::to_integer<unsigned>(input[0]) & 1) != 0 && bytes.size() >= kCodeSize) {
+    const size_t authenticated = bytes.size() - kCodeSize;
+    const Digest code = TestNaming().ManifestCode(Bytes(bytes).first(authenticated));
+    std::memcpy(bytes.data() + authenticated, code.data(), kCodeSize);
+  }
+  const Result<Manifest> manifest = DecodeManifest(bytes, kRepository, TestNaming());
+  if (!manifest.ok()) return;
+  assert(CheckManifest(*manifest).ok());
+  // What was accepted can be written and read again.
+  const ByteVector again = EncodeManifest(*manifest, kRepository, TestNaming());
+  assert(DecodeManifest(again, kRepository, TestNaming()).ok());
+}
+
+std::vector<ByteVector> Seeds() {
+  std::vector<ByteVector> seeds;
+  for (const size_t disk_count : {0, 1, 3}) {
+    Manifest manifest;
+    manifest.backup_id = "20260101-000000-abcdef";
+    manifest.vm_pseudonym = std::string(32, 'a');
+    manifest.point_id = "abcdef012345";
+    manifest.base_backup_id = disk_count == 3 ? "base" : "";
+    manifest.sequence = 1;
+    manifest.token = {1, 2};
+    for (size_t i = 0; i < disk_count; ++i) {
+      ManifestDisk disk{"disk" + std::to_string(i), std::nullopt, 65536};
+      if (i > 0) disk.root = Digest{std::byte{5}};
+      manifest.disks.push_back(std::move(disk));
+    }
+    manifest.body = ByteVector(disk_count * 8, std::byte{7});
+    assert(CheckManifest(manifest).ok());
+    const ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming());
+    seeds.push_back(InputOf(1, bytes));
+  }
+  return seeds;
+}
+
+}  // namespace
+
+const Target kManifest{"manifest", Run, Seeds};
+
+}  // namespace blockferry::fuzz
