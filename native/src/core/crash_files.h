@@ -46,6 +46,11 @@ class CrashFiles : public FileSystem {
     std::lock_guard lock(mutex_);
     return planned_fault_came_;
   }
+  // Of the file or folder that the call was about.
+  std::string planned_fault_path() const {
+    std::lock_guard lock(mutex_);
+    return planned_fault_path_;
+  }
 
   // The machine is up again; handles from before are not to be used.
   void Restart(Survivor survivor, uint32_t seed) {
@@ -75,7 +80,7 @@ class CrashFiles : public FileSystem {
 
   Result<std::unique_ptr<File>> CreateExclusive(const std::string& path) override {
     std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(Count());
+    RETURN_IF_ERROR(Count(path));
     auto [folder, name] = Split(path);
     if (folder == nullptr) return FileError("create", path, ENOENT);
     if (folder->entries.contains(name)) return FileError("create", path, EEXIST);
@@ -86,7 +91,7 @@ class CrashFiles : public FileSystem {
 
   Status CreateFolder(const std::string& path) override {
     std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(Count());
+    RETURN_IF_ERROR(Count(path));
     auto [folder, name] = Split(path);
     if (folder == nullptr) return FileError("create folder", path, ENOENT);
     if (folder->entries.contains(name)) return FileError("create folder", path, EEXIST);
@@ -104,7 +109,7 @@ class CrashFiles : public FileSystem {
 
   Status SyncFolder(const std::string& path) override {
     std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(Count());
+    RETURN_IF_ERROR(Count(path));
     std::shared_ptr<Node> node = FindNode(path);
     if (node == nullptr) return FileError("sync folder", path, ENOENT);
     node->synced_entries = node->entries;
@@ -123,7 +128,7 @@ class CrashFiles : public FileSystem {
 
   Status Remove(const std::string& path) override {
     std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(Count());
+    RETURN_IF_ERROR(Count(path));
     auto [folder, name] = Split(path);
     if (folder == nullptr || !folder->entries.contains(name)) {
       return FileError("remove", path, ENOENT);
@@ -156,7 +161,7 @@ class CrashFiles : public FileSystem {
     Status Append(Bytes bytes) override {
       std::lock_guard lock(files_->mutex_);
       if (files_->crashed_) return Crashed();
-      Status status = files_->Count();
+      Status status = files_->Count(path_);
       if (!status.ok()) bytes = bytes.first(bytes.size() / 2);
       node_->content.insert(node_->content.end(), bytes.begin(), bytes.end());
       return status;
@@ -164,7 +169,7 @@ class CrashFiles : public FileSystem {
     Status Sync() override {
       std::lock_guard lock(files_->mutex_);
       if (sync_failed_) std::abort();  // What a failed sync means must never be forgotten.
-      Status status = files_->Count();
+      Status status = files_->Count(path_);
       sync_failed_ = !status.ok();
       if (status.ok()) node_->synced_size = node_->content.size();
       return status;
@@ -195,17 +200,18 @@ class CrashFiles : public FileSystem {
     planned_fault_came_ = false;
   }
 
-  Status Count() {
+  Status Count(const std::string& path) {
     if (crashed_) return Crashed();
     if (++call_count_ != planned_call_) return {};
     planned_fault_came_ = true;
+    planned_fault_path_ = path;
     crashed_ = planned_crash_;
     return planned_crash_ ? Crashed() : planned_failure_;
   }
 
   Status Move(const std::string& from, const std::string& to, bool replace) {
     std::lock_guard lock(mutex_);
-    RETURN_IF_ERROR(Count());
+    RETURN_IF_ERROR(Count(from));
     auto [from_folder, from_name] = Split(from);
     auto [to_folder, to_name] = Split(to);
     if (from_folder == nullptr || to_folder == nullptr ||
@@ -295,6 +301,7 @@ class CrashFiles : public FileSystem {
   Status planned_failure_;
   bool crashed_ = false;
   bool planned_fault_came_ = false;
+  std::string planned_fault_path_;
 };
 
 }  // namespace blockferry

@@ -1,133 +1,169 @@
 #include "repository/pack_index.h"
 
 #include <algorithm>
-#include <cassert>
 #include <mutex>
 
-#include "core/endian.h"
+#include "repository/index_format.h"
 
 namespace blockferry {
 namespace {
 
-// stored_size_and_flags: the size in the low 24 bits, then the type, then one flag.
-constexpr uint32_t kSizeMask = 0xffffff;
-constexpr unsigned kTypeShift = 24;
-constexpr uint32_t kDamaged = 1u << 31;
-constexpr size_t kSlotCountMin = 1024;
+using namespace index_format;
+
+// Marks of damaged records that are kept one by one; after so many a whole pack is marked.
+constexpr size_t kDamagedCountMax = 65536;
 
 }  // namespace
 
+PackIndex::PackIndex(FileSystem& files, const std::string& repository_folder,
+                     const RepositoryId& repository, const IndexOptions& options)
+    : options_(options),
+      budget_(options.memory / 8 * 3 / kPageSize),
+      folder_(files, repository_folder, repository, options.scratch_folder, options.read_only,
+              &budget_),
+      table_(std::make_unique<IndexTable>(options.memory / 8)),
+      files_(std::make_shared<const IndexFiles>()) {}
+
+PackIndex::~PackIndex() {
+  {
+    Lock lock(mutex_);
+    is_closing_ = true;
+  }
+  if (worker_.joinable()) worker_.join();
+}
+
+bool PackIndex::IsDamaged(const IndexEntry& entry) const {
+  return packs_[entry.pack].is_damaged ||
+         (!damaged_.empty() && damaged_.contains({entry.pack, entry.offset}));
+}
+
 template <typename Visit>
 void PackIndex::ForEach(RecordType type, const Digest& name, Visit visit) const {
-  if (places_.empty()) return;
-  uint64_t low = LoadLe<uint64_t>(name.data());
-  uint64_t high = LoadLe<uint64_t>(name.data() + 8);
-  size_t mask = places_.size() - 1;
-  for (size_t slot = low & mask; places_[slot].pack_plus_one != 0; slot = (slot + 1) & mask) {
-    const Place& place = places_[slot];
-    if (slots_[slot].name_low != low || slots_[slot].name_high != high) continue;
-    if (((place.stored_size_and_flags >> kTypeShift) & 0x7f) != static_cast<uint32_t>(type)) {
-      continue;
-    }
-    if (!packs_[place.pack_plus_one - 1].usable) continue;
-    if (!visit(slot)) return;
+  const IndexKey key = IndexKey::Of(name);
+  bool goes_on = true;
+  const auto offer = [&](const IndexEntry& entry) {
+    if (entry.type != type || !packs_[entry.pack].is_usable) return true;
+    goes_on = visit(RecordPlace{entry.pack, entry.offset, entry.stored_size}, IsDamaged(entry));
+    return goes_on;
+  };
+  std::shared_ptr<const IndexFiles> files;
+  {
+    std::shared_lock lock(mutex_);
+    table_->ForEach(key, offer);
+    if (goes_on && frozen_ != nullptr) frozen_->ForEach(key, offer);
+    if (!goes_on || files_->empty()) return;
+    files = files_;
   }
-}
-
-void PackIndex::Insert(const Slot& name, const Place& place) {
-  size_t mask = places_.size() - 1;
-  size_t slot = name.name_low & mask;
-  while (places_[slot].pack_plus_one != 0) slot = (slot + 1) & mask;
-  slots_[slot] = name;
-  places_[slot] = place;
-  ++used_;
-}
-
-// Entries of packs that are gone are left behind here.
-void PackIndex::Grow() {
-  std::vector<Slot> slots(std::max(kSlotCountMin, slots_.size() * 2));
-  std::vector<Place> places(slots.size());
-  slots_.swap(slots);
-  places_.swap(places);
-  used_ = 0;
-  for (size_t i = 0; i < places.size(); ++i) {
-    if (places[i].pack_plus_one != 0 && packs_[places[i].pack_plus_one - 1].usable) {
-      Insert(slots[i], places[i]);
+  // Files are read without the lock: a pack that is added does not wait for the storage.
+  std::vector<IndexEntry> found;
+  for (const auto& file : *files) {
+    found.clear();
+    if (!file->Find(key, &found)) ++lost_count_;
+    if (found.empty()) continue;
+    std::shared_lock lock(mutex_);
+    for (const IndexEntry& entry : found) {
+      if (!offer(entry)) return;
     }
   }
-}
-
-uint32_t PackIndex::AddPack(const PackId& id, uint64_t size, std::span<const PackEntry> entries) {
-  std::unique_lock lock(mutex_);
-  uint32_t number = static_cast<uint32_t>(packs_.size());
-  Pack pack{id, size, 0, true};
-  for (const PackEntry& entry : entries) {
-    if (entry.type == RecordType::kChunk) ++pack.chunk_count;
-  }
-  packs_.push_back(pack);
-  ++pack_count_;
-  stored_ += pack.size;
-  chunk_count_ += pack.chunk_count;
-  by_id_.emplace(HexOf(id), number);
-  for (const PackEntry& entry : entries) {
-    // At most three quarters full, so that a miss stays short.
-    if (places_.empty() || (used_ + 1) * 4 > places_.size() * 3) Grow();
-    Slot name{LoadLe<uint64_t>(entry.name.data()), LoadLe<uint64_t>(entry.name.data() + 8)};
-    assert(entry.stored_size <= kSizeMask);
-    Insert(name, {number + 1, entry.offset,
-                  entry.stored_size | (static_cast<uint32_t>(entry.type) << kTypeShift)});
-  }
-  return number;
-}
-
-void PackIndex::RemovePack(uint32_t pack) {
-  std::unique_lock lock(mutex_);
-  Pack& gone = packs_[pack];
-  gone.usable = false;
-  by_id_.erase(HexOf(gone.id));
-  --pack_count_;
-  stored_ -= gone.size;
-  chunk_count_ -= gone.chunk_count;
-}
-
-void PackIndex::MarkDamaged(RecordType type, const Digest& name, const RecordPlace& place) {
-  std::unique_lock lock(mutex_);
-  ForEach(type, name, [&](size_t slot) {
-    Place& at = places_[slot];
-    if (at.pack_plus_one == place.pack + 1 && at.offset == place.offset) {
-      at.stored_size_and_flags |= kDamaged;
-    }
-    return true;
-  });
 }
 
 std::optional<RecordPlace> PackIndex::Find(RecordType type, const Digest& name) const {
-  std::shared_lock lock(mutex_);
   std::optional<RecordPlace> found;
-  ForEach(type, name, [&](size_t slot) {
-    const Place& at = places_[slot];
-    if (at.stored_size_and_flags & kDamaged) return true;
-    found = {at.pack_plus_one - 1, at.offset, at.stored_size_and_flags & kSizeMask};
+  ForEach(type, name, [&](const RecordPlace& place, bool is_damaged) {
+    if (is_damaged) return true;
+    found = place;
     return false;
   });
   return found;
 }
 
 std::vector<RecordPlace> PackIndex::FindAll(RecordType type, const Digest& name) const {
-  std::shared_lock lock(mutex_);
   std::vector<RecordPlace> found;
-  ForEach(type, name, [&](size_t slot) {
-    const Place& at = places_[slot];
-    found.push_back({at.pack_plus_one - 1, at.offset, at.stored_size_and_flags & kSizeMask});
+  ForEach(type, name, [&](const RecordPlace& place, bool) {
+    const bool is_new = std::none_of(found.begin(), found.end(), [&](const RecordPlace& other) {
+      return other.pack == place.pack && other.offset == place.offset;
+    });
+    if (is_new) found.push_back(place);
     return true;
   });
   return found;
 }
 
+void PackIndex::MarkDamaged(const RecordPlace& place) {
+  Lock lock(mutex_);
+  if (damaged_.size() < kDamagedCountMax) {
+    damaged_.insert({place.pack, place.offset});
+  } else {
+    packs_[place.pack].is_damaged = true;
+  }
+}
+
+void PackIndex::SetUsable(uint32_t number, bool usable) {
+  Pack& pack = packs_[number];
+  if (pack.is_usable == usable) return;
+  pack.is_usable = usable;
+  const uint64_t sign = usable ? 1 : ~uint64_t{0};
+  pack_count_ += sign;
+  stored_ += sign * pack.size;
+  chunk_count_ += sign * pack.chunk_count;
+  if (usable) return;
+  // One that comes back was put there by somebody: it is looked at anew.
+  pack.is_damaged = false;
+  damaged_.erase(damaged_.lower_bound({number, 0}), damaged_.upper_bound({number, ~uint32_t{0}}));
+}
+
+void PackIndex::SetListed(std::byte folder, std::span<const PackId> listed,
+                          std::vector<PackId>* unread, std::vector<PackId>* gone) {
+  Lock lock(mutex_);
+  const std::vector<uint32_t>& known = packs_.InFolder(folder);
+  auto at = known.begin();
+  const auto pass_over_to = [&](const PackId* id) {
+    for (; at != known.end() && (id == nullptr || packs_[*at].id < *id); ++at) {
+      if (!packs_[*at].is_usable) continue;
+      SetUsable(*at, false);
+      gone->push_back(packs_[*at].id);
+    }
+  };
+  for (const PackId& id : listed) {
+    pass_over_to(&id);
+    const bool is_known = at != known.end() && packs_[*at].id == id;
+    if (is_known && packs_[*at].is_indexed()) {
+      SetUsable(*at, true);
+    } else {
+      unread->push_back(id);
+    }
+    if (is_known) ++at;
+  }
+  pass_over_to(nullptr);
+}
+
+Result<uint32_t> PackIndex::AddPack(const PackId& id, uint64_t size,
+                                    std::span<const PackEntry> entries) {
+  Lock lock(mutex_);
+  if (!table_->Fits(entries.size())) RETURN_IF_ERROR(MakeRoom(lock));
+  const uint32_t number = packs_.Add(id);
+  if (!packs_[number].is_indexed()) {
+    SetUsable(number, false);
+    packs_[number].size = static_cast<uint32_t>(size);
+    packs_[number].chunk_count = static_cast<uint32_t>(
+        std::count_if(entries.begin(), entries.end(),
+                      [](const PackEntry& entry) { return entry.type == RecordType::kChunk; }));
+    table_->AddPack(number, entries);
+    packs_[number].is_in_table = true;
+  }
+  SetUsable(number, true);
+  return number;
+}
+
+void PackIndex::SetLacking(const PackId& id) {
+  Lock lock(mutex_);
+  if (const std::optional<uint32_t> number = packs_.Find(id)) SetUsable(*number, false);
+}
+
 std::optional<uint32_t> PackIndex::PackNumber(const PackId& id) const {
   std::shared_lock lock(mutex_);
-  auto found = by_id_.find(HexOf(id));
-  return found == by_id_.end() ? std::nullopt : std::optional<uint32_t>(found->second);
+  const std::optional<uint32_t> number = packs_.Find(id);
+  return number && packs_[*number].is_usable ? number : std::nullopt;
 }
 
 PackId PackIndex::IdOf(uint32_t pack) const {
@@ -137,16 +173,12 @@ PackId PackIndex::IdOf(uint32_t pack) const {
 
 bool PackIndex::IsUsable(uint32_t pack) const {
   std::shared_lock lock(mutex_);
-  return packs_[pack].usable;
+  return packs_[pack].is_usable;
 }
 
-std::vector<PackId> PackIndex::UsablePacks() const {
+size_t PackIndex::file_count() const {
   std::shared_lock lock(mutex_);
-  std::vector<PackId> ids;
-  for (const Pack& pack : packs_) {
-    if (pack.usable) ids.push_back(pack.id);
-  }
-  return ids;
+  return files_->size();
 }
 
 }  // namespace blockferry

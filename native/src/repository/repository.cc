@@ -160,6 +160,8 @@ Repository::Repository(FileSystem& files, std::string folder, bool read_only,
       id_(id),
       naming_(naming_key),
       limits_(limits),
+      index_(files, folder_, id,
+             {limits.index_memory, limits.seal_in_background, read_only, limits.scratch_folder}),
       pack_files_(files, limits.open_pack_count) {}
 
 Repository::~Repository() = default;
@@ -269,7 +271,22 @@ Status Repository::SyncManifests(const std::string& vm_pseudonym) {
   return synced.Is(reason::kNotFound) ? Status() : synced;
 }
 
-Status Repository::RefreshFolder(const std::string& folder, std::set<std::string>* seen) {
+Status Repository::ReadTable(const std::string& path, const PackId& id) {
+  Result<PackTable> table = ReadPackTable(files_, path, id_, id);
+  if (table.status().Is(reason::kNotFound)) return {};
+  if (table.ok()) RETURN_IF_ERROR(index_.AddPack(id, table->size, table->entries));
+  if (table.status().Is(reason::kRepositoryDamaged)) index_.SetLacking(id);
+  std::lock_guard lock(damaged_mutex_);
+  if (table.ok()) {
+    damaged_.erase(path);
+  } else {
+    damaged_.insert_or_assign(path, table.status());
+  }
+  return {};
+}
+
+Status Repository::RefreshFolder(std::byte number) {
+  const std::string folder = Path(std::string(kPacksFolder) + "/" + HexOf(Bytes(&number, 1)));
   Result<std::vector<FolderEntry>> entries = files_.List(folder);
   if (entries.status().Is(reason::kNotFound)) {
     return Status(reason::kRepositoryDamaged,
@@ -278,50 +295,51 @@ Status Repository::RefreshFolder(const std::string& folder, std::set<std::string
                   {{"path", folder}});
   }
   RETURN_IF_ERROR(entries);
+  std::vector<PackId> listed;
   for (const FolderEntry& entry : *entries) {
     PackId id;
     std::string_view name = entry.name;
     if (!name.ends_with(kPackSuffix)) continue;
     name.remove_suffix(std::string_view(kPackSuffix).size());
-    if (!ParseHex(name, id)) continue;
-    std::string path = folder + "/" + entry.name;
-    seen->insert(path);
-    if (index_.PackNumber(id)) continue;
-    Result<PackTable> table = ReadPackTable(files_, path, id_, id);
-    if (table.status().Is(reason::kNotFound)) continue;
-    std::lock_guard lock(damaged_mutex_);
-    if (table.ok()) {
-      index_.AddPack(id, table->size, table->entries);
-      damaged_.erase(path);
-    } else {
-      damaged_.insert_or_assign(path, table.status());
-    }
+    if (ParseHex(name, id) && id[0] == number) listed.push_back(id);
   }
+  std::vector<PackId> unread;
+  std::vector<PackId> gone;
+  index_.SetListed(number, listed, &unread, &gone);
+  for (const PackId& id : gone) pack_files_.Close(PackPath(id));
+  {
+    std::lock_guard lock(damaged_mutex_);
+    std::erase_if(damaged_, [&](const auto& entry) {
+      if (!entry.first.starts_with(folder + "/")) return false;
+      return std::none_of(listed.begin(), listed.end(),
+                          [&](const PackId& id) { return PackPath(id) == entry.first; });
+    });
+  }
+  for (const PackId& id : unread) RETURN_IF_ERROR(ReadTable(PackPath(id), id));
   return {};
 }
 
 Status Repository::Refresh() {
   std::lock_guard lock(refresh_mutex_);
-  std::vector<PackId> known = index_.UsablePacks();
-  std::set<std::string> seen;
-  for (const std::string& folder : PackFolders()) {
-    RETURN_IF_ERROR(RefreshFolder(Path(folder), &seen));
-  }
-  for (const PackId& id : known) {
-    std::string path = PackPath(id);
-    if (seen.contains(path)) continue;
-    if (std::optional<uint32_t> number = index_.PackNumber(id)) index_.RemovePack(*number);
-    pack_files_.Close(path);
-  }
-  std::lock_guard damaged_lock(damaged_mutex_);
-  std::erase_if(damaged_, [&](const auto& entry) { return !seen.contains(entry.first); });
+  index_.ReadFiles();
+  for (int i = 0; i < 256; ++i) RETURN_IF_ERROR(RefreshFolder(static_cast<std::byte>(i)));
+  index_.Settle();
   return {};
 }
 
-uint32_t Repository::AddSealedPack(const PackWriter& pack) {
+Result<uint32_t> Repository::AddSealedPack(const PackWriter& pack) {
   std::lock_guard lock(refresh_mutex_);
   if (std::optional<uint32_t> number = index_.PackNumber(pack.id())) return *number;
   return index_.AddPack(pack.id(), pack.size(), pack.entries());
+}
+
+Result<bool> Repository::IsPresent(RecordType type, const Digest& name) {
+  for (;;) {
+    const uint64_t mark = index_.whole_mark();
+    if (index_.Find(type, name)) return true;
+    if (index_.IsWholeSince(mark)) return false;
+    RETURN_IF_ERROR(Refresh());
+  }
 }
 
 bool Repository::Has(const Digest& name) {
@@ -360,7 +378,7 @@ Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPl
     return size.status();
   }
   // From now on a backup stores it anew.
-  index_.MarkDamaged(type, name, place);
+  index_.MarkDamaged(place);
   return failure(reason::kBlockCorrupt, damage);
 }
 
@@ -379,8 +397,8 @@ Status Repository::Lacking(RecordType type, const Digest& name) {
                 {{"name", HexOf(name)}, {"damaged_packs", std::to_string(damaged.size())}});
 }
 
-Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
-                                      bool size_is_exact, uint64_t* stored_size) {
+Result<size_t> Repository::ReadAnyPlace(RecordType type, const Digest& name, MutableBytes plain,
+                                        bool size_is_exact, uint64_t* stored_size) {
   Status failure;
   for (const RecordPlace& place : index_.FindAll(type, name)) {
     MutableBytes read = plain;
@@ -393,6 +411,18 @@ Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, Mutab
     if (failure.ok() || failure.Is(reason::kBlockCorrupt)) failure = status;
   }
   return failure.ok() ? Lacking(type, name) : failure;
+}
+
+// A file of the index that is damaged is passed over, and the tables of its packs are read: each
+// round has at least one file less.
+Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
+                                      bool size_is_exact, uint64_t* stored_size) {
+  for (;;) {
+    const uint64_t mark = index_.whole_mark();
+    Result<size_t> size = ReadAnyPlace(type, name, plain, size_is_exact, stored_size);
+    if (size.ok() || index_.IsWholeSince(mark)) return size;
+    RETURN_IF_ERROR(Refresh());
+  }
 }
 
 Status Repository::ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) {

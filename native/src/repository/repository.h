@@ -8,7 +8,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,9 +35,14 @@ struct RepositoryInfo {
 struct RepositoryLimits {
   uint64_t pack_size = pack_format::kTargetSize;  // Bytes at which a pack is sealed.
   size_t open_pack_count = 64;                    // Packs kept open for reading.
-  // A full pack is sealed on a thread of its own while the session fills the next one. Otherwise
-  // the order of all file calls depends on the calls of the session alone.
+  // A full pack is sealed on a thread of its own while the session fills the next one, and files of
+  // the index are written and merged on another. Otherwise the order of all file calls depends on
+  // the calls of the session alone.
   bool seal_in_background = false;
+  // Bytes that the index takes whatever the repository's size, but for 32 bytes for each pack.
+  size_t index_memory = size_t{32} << 20;
+  // Where a repository that cannot be written keeps what does not fit into these.
+  std::string scratch_folder = "/var/tmp";
 };
 
 // A file of the repository that cannot be trusted; the rest goes on without it.
@@ -74,7 +78,8 @@ class Repository : public ChunkReader {
   // verification; a session does it when it opens.
   Status Refresh();
 
-  // Is the chunk in a durable pack, and not known to be damaged?
+  // Is the chunk in a durable pack, and not known to be damaged? Right after a file of the index
+  // was found to be damaged it may say no of one that is: it is stored again then.
   bool Has(const Digest& name);
 
   Status ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) override;
@@ -91,9 +96,14 @@ class Repository : public ChunkReader {
                    bool size_is_exact, MutableBytes* plain);
   Status Lacking(RecordType type, const Digest& name);
   Status SyncManifests(const std::string& vm_pseudonym);
-  Status RefreshFolder(const std::string& folder, std::set<std::string>* seen);
+  Status RefreshFolder(std::byte number);
+  Status ReadTable(const std::string& path, const PackId& id);
+  Result<size_t> ReadAnyPlace(RecordType type, const Digest& name, MutableBytes plain,
+                              bool size_is_exact, uint64_t* stored_size);
+  // Is it in a durable pack? Reads the tables of packs if the index cannot be sure.
+  Result<bool> IsPresent(RecordType type, const Digest& name);
   // A pack that a session of this process has sealed.
-  uint32_t AddSealedPack(const PackWriter& pack);
+  Result<uint32_t> AddSealedPack(const PackWriter& pack);
   Status CheckWritable(std::string_view doing) const;
 
   std::string Path(std::string_view inside) const;

@@ -148,13 +148,17 @@ Status Session::AwaitSealing() {
 }
 
 void Session::FindLacking(std::span<const Digest> names, std::span<bool> lacks) {
-  std::shared_lock lock(names_mutex_);
   const auto has = [](const auto& pack, const Digest& name) {
     return pack != nullptr && pack->Has(RecordType::kChunk, name);
   };
-  for (size_t i = 0; i < names.size(); ++i) {
-    lacks[i] = !has(pack_, names[i]) && !has(sealing_, names[i]) && !repository_->Has(names[i]);
+  {
+    std::shared_lock lock(names_mutex_);
+    for (size_t i = 0; i < names.size(); ++i) {
+      lacks[i] = !has(pack_, names[i]) && !has(sealing_, names[i]);
+    }
   }
+  // Names go from the packs into the index and never back: asked in this order, none is missed.
+  for (size_t i = 0; i < names.size(); ++i) lacks[i] = lacks[i] && !repository_->Has(names[i]);
 }
 
 Status Session::Fail(Status failure) {
@@ -261,7 +265,9 @@ Status Session::EndSealing() {
   if (sealed_.Is(reason::kNotFound)) sealed_ = Fenced("a newer session removed its open pack");
   if (!sealed_.ok()) return Fail(sealed_);
   // First into the index, then out of the way: at no moment it is in neither.
-  referenced_packs_.insert(repository_->AddSealedPack(*sealing_));
+  Result<uint32_t> number = repository_->AddSealedPack(*sealing_);
+  if (!number.ok()) return Fail(number.status());
+  referenced_packs_.insert(*number);
   JoinSealing();
   ++sealed_count_;
   std::vector<Checkpoint> waiting;
@@ -356,7 +362,10 @@ Status Session::CheckReferences(const CommitOptions& options,
                   {{"pack", id}});
   }
   for (const ManifestDisk& disk : options.disks) {
-    if (!disk.root || repository_->index_.Find(RecordType::kMapNode, *disk.root)) continue;
+    if (!disk.root) continue;
+    ASSIGN_OR_RETURN(const bool is_present,
+                     repository_->IsPresent(RecordType::kMapNode, *disk.root));
+    if (is_present) continue;
     return Status(reason::kChunkMissing,
                   "commit backup " + options.backup_id + ": the root " + HexOf(*disk.root) +
                       " of disk " + disk.disk_id + " is in no pack; run the backup again",

@@ -55,7 +55,8 @@ class Session {
                                                const std::optional<Digest>& base_root);
 
   // Sets lacks[i] unless the chunk names[i] is in a durable pack, or in a pack that the commit of
-  // this session waits for. Waits for no file.
+  // this session waits for. Waits for no file that is written, and for at most a few pages of the
+  // index that are read.
   void FindLacking(std::span<const Digest> names, std::span<bool> lacks);
 
   // Everything durable, then the manifest by one rename. When a backup of this point id is there

@@ -278,6 +278,10 @@ class World {
   // which a planned fault meets the sealing.
   explicit World(uint64_t seed)
       : random_(seed), limits_{(1 + random_() % 6) * 64 * 1024, 3, OneIn(random_, 2)} {
+    // The index writes a file for each pack, now and then, or never.
+    static constexpr size_t kIndexMemory[] = {1, 8 * 28 * 64, size_t{32} << 20};
+    limits_.index_memory = kIndexMemory[random_() % 3];
+    limits_.scratch_folder = "/";
     EXPECT_TRUE(Repository::Create(files_, kFolder).ok());
     Open();
     for (const char* disk_id : {"vda", "vdb"}) AddDisk(disk_id);
