@@ -10,6 +10,9 @@ import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { after, monotonicMs, sleep } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
+import { filesOf, type ImageLayer } from './image/image_layers.ts'
+import { fileNode, layersNode } from './image/image_node.ts'
+import { foreignLimits } from './image/limits.ts'
 import { cutOffReaders, removeExport } from './nbd_export.ts'
 import { Qmp } from './qmp.ts'
 
@@ -25,10 +28,18 @@ export interface StorageDaemonOptions {
 export interface ImageNode {
   /** Unique in the daemon, at most 31 characters of `[A-Za-z0-9_]`. */
   nodeName: string
-  path: string
-  format: 'raw' | 'qcow2'
+  layers: ImageLayer[]
   writable: boolean
 }
+
+interface OpenNode {
+  'node-name': string
+  drv: string
+  image: { filename?: string; 'virtual-size': number }
+}
+
+/** Drivers that open a file, a device or an address; formats and filters open none. */
+const formatDrivers = ['raw', 'qcow2', 'vmdk', 'vpc', 'vhdx', 'vdi', 'blkdebug']
 
 const startMs = 10_000
 // Once in some 2,000 starts the daemon accepted the connection before its monitor listened, and
@@ -38,8 +49,6 @@ const openMs = 30_000
 // Saving the bitmaps of many large disks takes seconds on slow storage; killing earlier loses them.
 const quitMs = 60_000
 const termMs = 5_000
-// Address space, not memory in use; an idle daemon reserves 0.6 GiB, each qcow2 caches 32 MiB at most.
-const addressSpaceBytes = 8 * 2 ** 30
 const connectionsMax = 16
 const stderrKept = 4_096
 const socketPathMax = 107
@@ -50,6 +59,8 @@ export class StorageDaemon implements AsyncDisposable {
   #child: ChildProcess
   #exited: Promise<void>
   #nbdStarted = false
+  /** Paths that it was told to open. */
+  readonly #files = new Set<string>()
   #closing: Promise<void> | null = null
 
   private constructor(folder: string, qmp: Qmp, child: ChildProcess, exited: Promise<void>) {
@@ -96,23 +107,22 @@ export class StorageDaemon implements AsyncDisposable {
     return this.#child.exitCode === null && this.#child.signalCode === null
   }
 
-  /** Opens the image and holds QEMU's lock on it. Errors: QmpRefusal with QEMU's words. */
-  async openImage(image: ImageNode): Promise<void> {
-    const readOnly = !image.writable
-    await this.#add({
-      driver: 'file',
-      'node-name': `${image.nodeName}_file`,
-      filename: image.path,
-      'read-only': readOnly,
-      ...(image.writable ? { discard: 'unmap' } : {}),
-    })
-    await this.#add({
-      driver: image.format,
-      'node-name': image.nodeName,
-      file: `${image.nodeName}_file`,
-      'read-only': readOnly,
-      ...(image.writable ? { discard: 'unmap' } : {}),
-    })
+  /**
+   * Opens the image with all its layers and keeps others from writing to any of its files; answers
+   * the size of the disk. Errors: QmpRefusal with QEMU's words, DISK_FORMAT_UNSUPPORTED.
+   */
+  async openImage({ nodeName, layers, writable }: ImageNode): Promise<number> {
+    const files = filesOf(layers)
+    for (const path of files) this.#files.add(path)
+    await this.#add({ ...layersNode(layers, writable), 'node-name': nodeName })
+    const sizeBytes = await this.#assertOpened(nodeName)
+    // QEMU's formats lock their own file, but neither what lies below nor plain bytes.
+    for (const [index, path] of files.entries()) {
+      if (writable && index === 0) continue
+      const isDevice = layers.some((layer) => layer.path === path && layer.isDevice)
+      await this.lockFile(`${nodeName}_${index}`, path, isDevice)
+    }
+    return sizeBytes
   }
 
   /**
@@ -120,17 +130,12 @@ export class StorageDaemon implements AsyncDisposable {
    * interpreting it. A raw node that nobody reads takes no lock by itself; blkdebug, told which
    * permissions to take and which to refuse to others, does.
    */
-  async lockFile(nodeName: string, path: string): Promise<void> {
-    await this.#add({
-      driver: 'file',
-      'node-name': `${nodeName}_file`,
-      filename: path,
-      'read-only': true,
-    })
+  async lockFile(nodeName: string, path: string, isDevice: boolean): Promise<void> {
+    this.#files.add(path)
     await this.#add({
       driver: 'blkdebug',
       'node-name': nodeName,
-      image: `${nodeName}_file`,
+      image: fileNode(path, isDevice),
       'read-only': true,
       'take-child-perms': ['consistent-read'],
       'unshare-child-perms': ['write', 'resize'],
@@ -180,6 +185,27 @@ export class StorageDaemon implements AsyncDisposable {
 
   async #add(node: Record<string, unknown>): Promise<void> {
     await this.qmp.execute('blockdev-add', node, { deadlineMs: openMs })
+  }
+
+  /**
+   * A VMDK names its extents itself, and could name others than when it was looked at: nothing may
+   * be read of a file that was not meant.
+   */
+  async #assertOpened(nodeName: string): Promise<number> {
+    const nodes = await this.qmp.execute<OpenNode[]>('query-named-block-nodes', { flat: true })
+    const isForeign = ({ drv, image }: OpenNode) =>
+      !formatDrivers.includes(drv) && !this.#files.has(image.filename ?? '')
+    const foreign = nodes.find(isForeign)?.image.filename
+    if (foreign !== undefined) {
+      throw new BackupError(
+        'DISK_FORMAT_UNSUPPORTED',
+        `open an image: it made QEMU open ${foreign}, which it did not name before; look at who writes it`,
+        { path: foreign },
+      )
+    }
+    const node = nodes.find((one) => one['node-name'] === nodeName)
+    if (!node) throw new Error(`the storage daemon has no node ${nodeName}`)
+    return node.image['virtual-size']
   }
 
   async #close(): Promise<void> {
@@ -255,8 +281,7 @@ function spawnDaemon(monitor: string): ChildProcess {
   const child = spawn(
     'prlimit',
     [
-      `--as=${addressSpaceBytes}`,
-      '--core=0',
+      ...foreignLimits(),
       'setpriv',
       '--pdeathsig',
       'TERM',

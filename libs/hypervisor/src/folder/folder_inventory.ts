@@ -5,7 +5,8 @@ import type { Dirent } from 'node:fs'
 import { lstat, readdir, readFile, stat } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
 import { BackupError } from '@blockferry/errors'
-import { probeImage } from './image_probe.ts'
+import { filesOf } from '../image/image_layers.ts'
+import { probeImage } from '../image/image_probe.ts'
 import {
   findImage,
   type ImageFinding,
@@ -98,7 +99,7 @@ async function findEveryImage(folder: string, entries: Dirent[], root: string) {
     if (await looksLikeImage(path)) wanted.push({ path, id: name, format: null })
     else if (found && found.size >= reportedBytesMin) others.push(notAnImage(path, found.size))
   }
-  return [...(await withoutBackingFiles(await findAll(wanted, root))), ...others]
+  return withoutBackingFiles([...(await findAll(wanted, root)), ...others])
 }
 
 async function findAll(wanted: ImageWanted[], root: string): Promise<ImageFinding[]> {
@@ -107,12 +108,16 @@ async function findAll(wanted: ImageWanted[], root: string): Promise<ImageFindin
   return findings
 }
 
-/** A file that is only the base of an overlay beside it is no disk of its own. */
+/** A file that only belongs to an image beside it, as its base or extent, is no disk of its own. */
 function withoutBackingFiles(findings: ImageFinding[]): ImageFinding[] {
   const below = new Set(
-    findings.flatMap((one) => (one.kind === 'disk' ? one.disk.backingPaths : [])),
+    findings.flatMap((one) => (one.kind === 'disk' ? filesOf(one.disk.layers).slice(1) : [])),
   )
-  return findings.filter((one) => one.kind !== 'disk' || !below.has(one.disk.path))
+  return findings.filter(
+    (one) =>
+      !(one.kind === 'disk' && below.has(one.disk.path)) &&
+      !(one.kind === 'uncovered' && below.has(one.uncovered.location)),
+  )
 }
 
 async function looksLikeImage(path: string): Promise<boolean> {

@@ -4,10 +4,11 @@
 import { wallMs } from '@blockferry/core'
 import { BackupError, type Reason } from '@blockferry/errors'
 import type { BeginPoint, Point, PointDisk } from '../driver.ts'
+import { filesOf } from '../image/image_layers.ts'
 import { chooseBases } from '../qemu/bitmaps.ts'
 import { QmpRefusal } from '../qmp.ts'
 import type { StorageDaemon } from '../storage_daemon.ts'
-import { checkImage, openFailure } from './image_open.ts'
+import { checkLayer, explainRefusal } from './image_check.ts'
 import { assertNoWriter, assertUnchanged, type ImageState, rememberState } from './image_state.ts'
 import { type ImageDisk, type ImageVm, toVm } from './image_vm.ts'
 import type { PointFile } from './point_file.ts'
@@ -63,7 +64,7 @@ export class ImagePoints {
     const disks: PointDisk[] = []
     for (const [index, disk] of vm.disks.entries()) {
       signal.throwIfAborted()
-      disks.push(await openDisk(daemon, disk, index, changeNotes(disk, request)))
+      disks.push(await openDisk(daemon, disk, index, changeNotes(disk, request), signal))
     }
     await assertNoWriter(file.states)
     for (const state of file.states) await assertUnchanged(state)
@@ -100,13 +101,15 @@ function disksGone({ bases }: BeginPoint, vm: ImageVm): Point['decisions'] {
 
 /** Errors: IMAGE_DAMAGED. */
 export async function checkImages(vm: ImageVm, signal: AbortSignal): Promise<void> {
-  for (const disk of vm.disks) if (disk.format === 'qcow2') await checkImage(disk, signal)
+  for (const { id, layers } of vm.disks) {
+    for (const layer of layers) await checkLayer(id, layer, signal)
+  }
 }
 
-/** The states of all files of all disks, backing files included, each once. */
+/** The states of all files of all disks, each once. */
 export async function rememberStates(vm: ImageVm, signal: AbortSignal): Promise<ImageState[]> {
   const states: ImageState[] = []
-  const paths = new Set(vm.disks.flatMap((disk) => [disk.path, ...disk.backingPaths]))
+  const paths = new Set(vm.disks.flatMap(({ layers }) => filesOf(layers)))
   for (const path of paths) states.push(await rememberState(path, signal))
   return states
 }
@@ -116,6 +119,7 @@ async function openDisk(
   disk: ImageDisk,
   index: number,
   changes: PointDisk['decisions'],
+  signal: AbortSignal,
 ): Promise<PointDisk> {
   const nodeName = `d${index}`
   const { id, sizeBytes, path } = disk
@@ -123,14 +127,15 @@ async function openDisk(
   const common = { id, sizeBytes, changedContext: null, baseBackupId: null, decisions }
   try {
     if (disk.format === 'raw') {
-      await daemon.lockFile(nodeName, path)
+      await daemon.lockFile(nodeName, path, disk.layers[0]?.isDevice === true)
       return { ...common, address: { kind: 'raw', path } }
     }
-    await daemon.openImage({ nodeName, path, format: disk.format, writable: false })
+    const seen = await daemon.openImage({ nodeName, layers: disk.layers, writable: false })
+    if (seen !== sizeBytes) throw sizeDiffers(disk, seen)
     const uri = await daemon.exportNbd(nodeName, nodeName)
     return { ...common, address: { kind: 'nbd', uri } }
   } catch (thrown) {
-    throw thrown instanceof QmpRefusal ? openFailure(disk, thrown) : thrown
+    throw thrown instanceof QmpRefusal ? await explainRefusal(disk, thrown, signal) : thrown
   }
 }
 
@@ -141,12 +146,18 @@ function changeNotes({ id, sizeBytes }: ImageDisk, request: BeginPoint): PointDi
   return chooseBases([disk], request.bases, request.repositoryId).flatMap((one) => one.decisions)
 }
 
-function backingNotes(disk: ImageDisk): PointDisk['decisions'] {
-  const below = disk.backingPaths.at(-1)
+function backingNotes({ id, layers }: ImageDisk): PointDisk['decisions'] {
+  const below = layers.length > 1 ? layers.at(-1) : undefined
   if (!below) return []
-  const count = disk.backingPaths.length
-  const message = `disk ${disk.id}: read through ${count} backing file(s) down to ${below}`
+  const message = `disk ${id}: read through ${layers.length - 1} backing file(s) down to ${below.path}`
   return [{ decision: 'MACHINE_OFF', message }]
+}
+
+/** What the header says and what QEMU would read must not be two things. */
+export function sizeDiffers({ id, path, sizeBytes }: ImageDisk, seen: number): BackupError {
+  const metadata = { path, disk: id, size: String(sizeBytes), seen: String(seen) }
+  const message = `open image ${path} of disk ${id}: its header says ${sizeBytes} bytes, QEMU reads ${seen}; convert it with the program that made it`
+  return new BackupError('IMAGE_DAMAGED', message, metadata)
 }
 
 /** A raw image that grew since it was looked at: its disk would be read short. */

@@ -1,9 +1,16 @@
-// Whether an image file is still what it was when the point began: the same file
-// (device and inode, so that a replacement by rename counts), of the same size, not written since.
-import { readlinkSync, statSync } from 'node:fs'
+// Whether an image is still what it was when the point began.
+//
+// A file: the same one (device and inode, so that a replacement by rename counts), of the same size,
+// not written since, by its times.
+//
+// A block device has no times that count. The kernel counts what it writes to it instead, whoever on
+// this host asked for it and by whatever way: those counts must stand still, after everything that
+// waits in memory was written. Not seen are writes by other hosts to storage that they share.
+import { type BigIntStats, readlinkSync, statSync } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { sleep, wallMs } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
+import { isHeld, readDevice } from '../image/block_device.ts'
 
 /** Nanosecond times are kept as text: they do not fit a number, and JSON has no bigint. */
 export interface ImageState {
@@ -13,6 +20,8 @@ export interface ImageState {
   sizeBytes: number
   mtimeNs: string
   ctimeNs: string
+  /** Null for a file. */
+  deviceWrites: string | null
 }
 
 // The kernel stamps files by its tick, 4 ms or 10 ms long: two writes within one tick look like one.
@@ -22,6 +31,7 @@ const tickMs = 30
 /** Errors: IMAGE_MISSING, HOST_DENIED. */
 export async function rememberState(path: string, signal: AbortSignal): Promise<ImageState> {
   const first = await stateOf(path)
+  if (first.deviceWrites !== null) return first
   const age = wallMs() - Number(BigInt(first.ctimeNs) / 1_000_000n)
   if (age >= tickMs) return first
   await sleep(tickMs, signal)
@@ -37,7 +47,7 @@ export async function assertUnchanged(before: ImageState): Promise<void> {
       ? 'another file took its place'
       : now.sizeBytes !== before.sizeBytes
         ? `its size went from ${before.sizeBytes} to ${now.sizeBytes} bytes`
-        : now.mtimeNs !== before.mtimeNs || now.ctimeNs !== before.ctimeNs
+        : wasWritten(before, now)
           ? 'it was written'
           : null
   if (cause === null) return
@@ -48,12 +58,22 @@ export async function assertUnchanged(before: ImageState): Promise<void> {
   )
 }
 
+function wasWritten(before: ImageState, now: ImageState): boolean {
+  if (before.deviceWrites !== null) return now.deviceWrites !== before.deviceWrites
+  return now.mtimeNs !== before.mtimeNs || now.ctimeNs !== before.ctimeNs
+}
+
 /**
  * Refuses a file that any process has open for writing, for programs that take no lock.
  * Best effort: processes of other users are only seen as root, and other machines never.
  * Errors: IMAGE_IN_USE.
  */
 export async function assertNoWriter(states: ImageState[]): Promise<void> {
+  for (const { path, deviceWrites } of states) {
+    if (deviceWrites !== null && (await isHeld(path))) {
+      throw imageInUse(path, 'it is mounted, or another device of the kernel uses it')
+    }
+  }
   const wanted = new Map(states.map((state) => [`${state.device}:${state.inode}`, state.path]))
   for (const pid of await readdir('/proc')) {
     if (!/^\d+$/.test(pid)) continue
@@ -89,9 +109,8 @@ function fileOf(descriptor: string): string {
   try {
     // Most descriptors are sockets and pipes; their links say so without a stat.
     const target = readlinkSync(descriptor)
-    if (!target.startsWith('/') || target.startsWith('/dev/')) return ''
-    const { dev, ino } = statSync(descriptor, { bigint: true })
-    return `${dev}:${ino}`
+    if (!target.startsWith('/')) return ''
+    return idOf(statSync(descriptor, { bigint: true })).join(':')
   } catch {
     return ''
   }
@@ -100,15 +119,15 @@ function fileOf(descriptor: string): string {
 async function stateOf(path: string): Promise<ImageState> {
   try {
     const found = await stat(path, { bigint: true })
-    return {
-      path,
-      device: String(found.dev),
-      inode: String(found.ino),
-      sizeBytes: Number(found.size),
-      mtimeNs: String(found.mtimeNs),
-      ctimeNs: String(found.ctimeNs),
+    const [device, inode] = idOf(found)
+    const times = { mtimeNs: String(found.mtimeNs), ctimeNs: String(found.ctimeNs) }
+    if (!found.isBlockDevice()) {
+      return { path, device, inode, sizeBytes: Number(found.size), ...times, deviceWrites: null }
     }
+    const { sizeBytes, writes } = await readDevice(path, found.rdev)
+    return { path, device, inode, sizeBytes, ...times, deviceWrites: writes }
   } catch (thrown) {
+    if (thrown instanceof BackupError) throw thrown
     const code = (thrown as NodeJS.ErrnoException).code ?? 'unreadable'
     throw new BackupError(
       code === 'ENOENT' ? 'IMAGE_MISSING' : 'HOST_DENIED',
@@ -116,4 +135,11 @@ async function stateOf(path: string): Promise<ImageState> {
       { path, cause: code },
     )
   }
+}
+
+/** What two names of one file have in common; of a device, what two nodes of it have. */
+function idOf(found: BigIntStats): [device: string, inode: string] {
+  return found.isBlockDevice()
+    ? ['block', String(found.rdev)]
+    : [String(found.dev), String(found.ino)]
 }

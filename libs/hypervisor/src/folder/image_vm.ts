@@ -1,19 +1,21 @@
 // A VM made of image files, before any point: which images, how they would be read,
 // and what speaks against it. Made from a folder's inventory or from paths that a user names.
-import { basename, relative, resolve, sep } from 'node:path'
+import { basename, dirname, resolve } from 'node:path'
 import { BackupError } from '@blockferry/errors'
 import { diskIdRule, isDiskId } from '../disk_id.ts'
 import type { UncoveredDisk, Vm, VmDisk } from '../driver.ts'
-import { type ImageProbe, probeImage, type ReadableFormat } from './image_probe.ts'
+import type { ImageFormat, ImageProbe } from '../image/image_format.ts'
+import { findLayers, type ImageLayer, type LayerProblem } from '../image/image_layers.ts'
+import { probeImage } from '../image/image_probe.ts'
 import type { Hook } from './vm_file.ts'
 
 export interface ImageDisk {
   id: string
   path: string
-  format: ReadableFormat
+  format: ImageFormat
   sizeBytes: number
-  /** Files below a qcow2 overlay, nearest first. */
-  backingPaths: string[]
+  /** The image itself, then what lies below a qcow2 overlay, nearest first. */
+  layers: ImageLayer[]
 }
 
 export interface ImageVm {
@@ -40,11 +42,9 @@ export type ImageFinding =
   | { kind: 'uncovered'; uncovered: UncoveredDisk }
   | { kind: 'refused'; reason: string; message: string }
 
-const backingDepthMax = 64
-
 /**
- * Looks at one image. Backing files are followed only inside `root` (null: the folder of the image's
- * own overlay chain is not bounded): whoever writes an image could else name any file of the host.
+ * Looks at one image. Files that the image names are followed only inside `root` (null: not bounded):
+ * whoever writes an image could else name any file of the host.
  */
 export async function findImage(wanted: ImageWanted, root: string | null): Promise<ImageFinding> {
   const probe = await tryProbe(wanted.path)
@@ -59,11 +59,29 @@ export async function findImage(wanted: ImageWanted, root: string | null): Promi
     }
   }
   if (probe.kind === 'unsupported') return unsupported(wanted, probe.problem)
-  const chain = await followBacking(wanted, probe, root)
-  if (chain.kind !== 'chain') return chain
+  const layers = await findLayers(wanted.path, probe, root)
+  if ('kind' in layers) return problemOf(wanted, layers)
   const { format, sizeBytes } = probe
   const { id, path } = wanted
-  return { kind: 'disk', disk: { id, path, format, sizeBytes, backingPaths: chain.paths } }
+  return { kind: 'disk', disk: { id, path, format, sizeBytes, layers } }
+}
+
+function problemOf(wanted: ImageWanted, { kind, message }: LayerProblem): ImageFinding {
+  const about = `disk ${wanted.id}: image ${wanted.path}`
+  switch (kind) {
+    case 'unsupported':
+      return unsupported(wanted, message)
+    case 'damaged':
+      return {
+        kind: 'refused',
+        reason: 'IMAGE_DAMAGED',
+        message: `${about}: ${message}; restore it from a backup`,
+      }
+    case 'missing':
+      return { kind: 'refused', reason: 'IMAGE_MISSING', message: `disk ${wanted.id}: ${message}` }
+    case 'denied':
+      return { kind: 'refused', reason: 'HOST_DENIED', message: `disk ${wanted.id}: ${message}` }
+  }
 }
 
 /** Puts findings together; an id that cannot be kept, or two disks of one id, refuse the VM. */
@@ -107,7 +125,8 @@ export async function imageVmOfPaths(identity: string, paths: string[]): Promise
         value: path,
       })
     }
-    const finding = await findImage({ path, id: basename(path), format: null }, null)
+    // What the image names is read only out of its own folder: a folder host can span several.
+    const finding = await findImage({ path, id: basename(path), format: null }, dirname(path))
     if (finding.kind === 'uncovered') {
       throw new BackupError('DISK_FORMAT_UNSUPPORTED', finding.uncovered.message, { path })
     }
@@ -137,45 +156,9 @@ const toVmDisk = ({ id, format, sizeBytes, path }: ImageDisk): VmDisk => ({
   location: path,
 })
 
-async function followBacking(
-  wanted: ImageWanted,
-  top: ImageProbe,
-  root: string | null,
-): Promise<{ kind: 'chain'; paths: string[] } | ImageFinding> {
-  const paths: string[] = []
-  let probe = top
-  let above = wanted.path
-  while (probe.kind === 'readable' && probe.backing) {
-    const { path, format } = probe.backing
-    if (root !== null && !isInside(path, root)) {
-      return unsupported(wanted, `backing file ${path} outside of the host's folder`)
-    }
-    if (paths.includes(path) || path === wanted.path || paths.length >= backingDepthMax) {
-      return unsupported(wanted, `backing files in a circle or deeper than ${backingDepthMax}`)
-    }
-    const next = await tryProbe(path)
-    if ('failure' in next) {
-      const reason = next.failure === 'ENOENT' ? 'IMAGE_MISSING' : 'HOST_DENIED'
-      const message = `disk ${wanted.id}: open ${path}, backing file of ${above}: ${next.failure}; bring it back or rebase the overlay`
-      return { kind: 'refused', reason, message }
-    }
-    // The format that the overlay names holds, as in QEMU: "raw" reads even a qcow2 as plain bytes.
-    const asRaw = format === 'raw'
-    if (next.kind !== 'readable' && !asRaw) {
-      return unsupported(wanted, `backing file ${path} with ${next.problem}`)
-    }
-    paths.push(path)
-    above = path
-    if (asRaw) break
-    probe = next
-  }
-  return { kind: 'chain', paths }
-}
-
 function contradiction({ id, path, format }: ImageWanted, probe: ImageProbe): string | null {
-  const found = probe.kind === 'damaged' ? 'qcow2' : probe.format
-  if (format === null || format === found) return null
-  return `disk ${id}: image ${path} is ${found}, not ${format}; correct "format"`
+  if (format === null || format === probe.format) return null
+  return `disk ${id}: image ${path} is ${probe.format}, not ${format}; correct "format"`
 }
 
 function failed(wanted: ImageWanted, failure: string): ImageFinding {
@@ -199,7 +182,7 @@ function unsupported({ id, path }: ImageWanted, problem: string): ImageFinding {
       location: path,
       sizeBytes: 0,
       reason: 'DISK_FORMAT_UNSUPPORTED',
-      message: `disk ${id}: image ${path}: ${problem} cannot be read by this version; convert it to qcow2`,
+      message: `disk ${id}: image ${path}: ${problem} cannot be read; convert it to qcow2`,
     },
   }
 }
@@ -210,9 +193,4 @@ async function tryProbe(path: string): Promise<ImageProbe | { failure: string }>
   } catch (thrown) {
     return { failure: (thrown as NodeJS.ErrnoException).code ?? 'unreadable' }
   }
-}
-
-function isInside(path: string, root: string): boolean {
-  const from = relative(root, path)
-  return from !== '' && from !== '..' && !from.startsWith(`..${sep}`)
 }

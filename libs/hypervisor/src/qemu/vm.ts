@@ -131,6 +131,9 @@ function passedThrough({ path, type }: Device): UncoveredDisk[] {
   return [{ id, location: type, sizeBytes: 0, reason: 'DISK_NOT_COVERED', message }]
 }
 
+/** Where QEMU's name of a driver is not the format's. */
+const formatNames: Record<string, string> = { vpc: 'vhd', file: 'raw', host_device: 'raw' }
+
 async function readDisk(
   qmp: Qmp,
   graph: BlockGraph,
@@ -165,7 +168,7 @@ async function readDisk(
   }
   return {
     ...place,
-    format: format.driver,
+    format: formatNames[format.driver] ?? format.driver,
     qomPath: frontend.qomPath,
     node: root.name,
     bitmaps: {

@@ -15,13 +15,14 @@ import type {
   UncoveredDisk,
   Vm,
 } from '../driver.ts'
-import { openFailure } from '../folder/image_open.ts'
+import { explainRefusal } from '../folder/image_check.ts'
 import {
   assertReadable,
   assertSizes,
   checkImages,
   offPoint,
   rememberStates,
+  sizeDiffers,
 } from '../folder/image_points.ts'
 import { assertNoWriter } from '../folder/image_state.ts'
 import { findImage, type ImageFinding, type ImageVm, imageVm, toVm } from '../folder/image_vm.ts'
@@ -192,12 +193,17 @@ async function openImages(daemon: StorageDaemon, vm: ImageVm, signal: AbortSigna
   for (const [index, disk] of vm.disks.entries()) {
     signal.throwIfAborted()
     const nodeName = nodeOf(index)
-    const { path, format } = disk
+    const { path, format, layers } = disk
     try {
-      if (format === 'raw') await daemon.lockFile(nodeName, path)
-      else await daemon.openImage({ nodeName, path, format, writable: true })
+      if (format === 'raw') {
+        await daemon.lockFile(nodeName, path, layers[0]?.isDevice === true)
+        continue
+      }
+      // Only qcow2 keeps bitmaps; opened for writing, a VHDX would replay its log.
+      const seen = await daemon.openImage({ nodeName, layers, writable: format === 'qcow2' })
+      if (seen !== disk.sizeBytes) throw sizeDiffers(disk, seen)
     } catch (thrown) {
-      throw thrown instanceof QmpRefusal ? openFailure(disk, thrown) : thrown
+      throw thrown instanceof QmpRefusal ? await explainRefusal(disk, thrown, signal) : thrown
     }
   }
 }
