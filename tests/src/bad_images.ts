@@ -66,9 +66,9 @@ export const badImages: Case[] = [
     work: formatWrong,
   },
   {
-    name: 'wrong format: VMDK',
-    expects: { reason: 'DISK_FORMAT_UNSUPPORTED', says: /disk\.vmdk.*vmdk.*convert it to qcow2/ },
-    work: (ground) => refusedImage(ground, (path) => createImage(path, 'vmdk'), 'disk.vmdk'),
+    name: 'a format that cannot be read: QED',
+    expects: { reason: 'DISK_FORMAT_UNSUPPORTED', says: /disk\.qed.*qed.*convert it to qcow2/ },
+    work: (ground) => refusedImage(ground, (path) => createImage(path, 'qed'), 'disk.qed'),
   },
   {
     name: 'truncated qcow2',

@@ -258,7 +258,7 @@ describe('restore', () => {
     [['x'], 'either --to DIR or --in-place'],
     [['x', '--to', '/tmp/y', '--in-place', '--yes'], 'either --to DIR or --in-place'],
     [['x', '--in-place'], 'add --yes'],
-    [['x', '--to', '/tmp/y', '--format', 'vmdk'], 'raw or qcow2'],
+    [['x', '--to', '/tmp/y', '--format', 'qed'], 'one of raw, qcow2'],
   ])('refuses %j without asking a service', async (args, text) => {
     const { code, err } = await doubles.run('restore', ...args)
     expect(code).toBe(2)

@@ -1,6 +1,12 @@
 // Values of options, checked while the command line is read.
 
-import { backup, durationFromMs, move } from '@blockferry/proto'
+import {
+  backup,
+  durationFromMs,
+  imageFormatNames,
+  imageFormatOf,
+  type move,
+} from '@blockferry/proto'
 import { InvalidArgumentError } from 'commander'
 import { durationMs } from './time_text.ts'
 
@@ -42,9 +48,9 @@ export function compressionText({ codec, level }: move.Compression): string {
 }
 
 export function formatArgument(text: string): move.ImageFormat {
-  if (text === 'raw') return move.ImageFormat.RAW
-  if (text === 'qcow2') return move.ImageFormat.QCOW2
-  throw new InvalidArgumentError('Give raw or qcow2.')
+  const format = imageFormatOf(text)
+  if (format !== null) return format
+  throw new InvalidArgumentError(`Give one of ${imageFormatNames.join(', ')}.`)
 }
 
 const repeatMsMin = 60_000

@@ -9,3 +9,9 @@ export * as error from './gen/blockferry/error/v1/error.ts'
 export * as move from './gen/blockferry/move/v1/move_service.ts'
 export * as schedule from './gen/blockferry/schedule/v1/schedule_service.ts'
 export * as snapshot from './gen/blockferry/snapshot/v1/snapshot_service.ts'
+export {
+  type ImageFormatName,
+  imageFormatName,
+  imageFormatNames,
+  imageFormatOf,
+} from './image_format.ts'

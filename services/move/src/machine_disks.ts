@@ -1,5 +1,7 @@
 // Puts restored images into a QEMU command line: the file names are replaced, and the nodes and
 // drives that read them are told the new format.
+import type { ImageFormatName } from '@blockferry/proto'
+import { qemuDriver } from './image_format.ts'
 import {
   formatOptions,
   keepKeys,
@@ -13,7 +15,7 @@ export interface PlacedImage {
   disk: string
   /** As the command line is to name it. */
   path: string
-  format: 'raw' | 'qcow2'
+  format: ImageFormatName
 }
 
 /** Options of a format node that mean the same whatever the format is. */
@@ -84,14 +86,15 @@ function setFormat(
   image: PlacedImage,
   gone: Set<string>,
 ): void {
+  const driver = qemuDriver(image.format)
   if (level !== '') {
-    adapt(node.parsed, level.slice(0, -'file.'.length), image.format, gone)
+    adapt(node.parsed, level.slice(0, -'file.'.length), driver, gone)
     return
   }
   const name = String(optionValue(node.parsed, 'node-name'))
   const reader = nodes.find(({ parsed }) => optionValue(parsed, 'file') === name)
   if (reader) {
-    adapt(reader.parsed, '', image.format, gone)
+    adapt(reader.parsed, '', driver, gone)
     return
   }
   if (image.format === 'raw') return
@@ -99,7 +102,7 @@ function setFormat(
   const fileName = `restored-${nodes.length}`
   setValue(node.parsed, 'node-name', fileName)
   const entries: [string, unknown][] = [
-    ['driver', image.format],
+    ['driver', driver],
     ['node-name', name],
     ['file', fileName],
   ]
@@ -110,11 +113,11 @@ function setFormat(
 }
 
 /** Gives the format node at `level` the new format and drops what only the old one knew. */
-function adapt(parsed: QemuOptions, level: string, format: string, gone: Set<string>): void {
+function adapt(parsed: QemuOptions, level: string, driver: string, gone: Set<string>): void {
   const backing = optionValue(parsed, `${level}backing`)
   if (typeof backing === 'string') gone.add(backing)
   keepKeys(parsed, (key) => !key.startsWith(level) || formatKeys.test(key.slice(level.length)))
-  setValue(parsed, `${level}driver`, format)
+  setValue(parsed, `${level}driver`, driver)
 }
 
 /** Backing images that a restored image does not need, and the nodes under them. */
@@ -147,7 +150,7 @@ function placeInDrive(
     if (!entry || !image) return null
     entry[1] = image.path
     keepKeys(parsed, (key) => !/^(backing|encrypt|driver$)/.test(key))
-    setValue(parsed, 'format', image.format)
+    setValue(parsed, 'format', qemuDriver(image.format))
     option.value = formatOptions(parsed)
     return image
   }
@@ -159,7 +162,7 @@ function placeInDrive(
     json: false,
     entries: [
       ['file', image.path],
-      ['format', image.format],
+      ['format', qemuDriver(image.format)],
       ['index', index],
       ['media', 'disk'],
     ],

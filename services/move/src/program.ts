@@ -6,6 +6,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { after, monotonicMs, randomHex, sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
+import { type QemuFormat, qemuDriver } from './image_format.ts'
 
 const stderrKept = 4_096
 const readyMs = 10_000
@@ -56,9 +57,10 @@ export interface ImageServer {
   close(): Promise<void>
 }
 
-/** Serves a qcow2 image over NBD on `socketPath`. Errors: TOOL_MISSING, TARGET_WRITE_FAILED. */
-export async function serveQcow2(
+/** Serves an image over NBD on `socketPath`. Errors: TOOL_MISSING, TARGET_WRITE_FAILED. */
+export async function serveImage(
   path: string,
+  format: QemuFormat,
   socketPath: string,
   signal: AbortSignal,
 ): Promise<ImageServer> {
@@ -66,7 +68,10 @@ export async function serveQcow2(
     '--blockdev',
     JSON.stringify({ driver: 'file', 'node-name': 'file', filename: path }),
     '--blockdev',
-    JSON.stringify({ driver: 'qcow2', 'node-name': 'disk', file: 'file' }),
+    JSON.stringify({ driver: qemuDriver(format), 'node-name': 'image', file: 'file' }),
+    '--blockdev',
+    // The end of a disk need not be that of a sector, and VHDX takes whole sectors; raw takes any.
+    JSON.stringify({ driver: 'raw', 'node-name': 'disk', file: 'image' }),
     '--nbd-server',
     JSON.stringify({ addr: { type: 'unix', path: socketPath } }),
     '--export',
@@ -160,6 +165,6 @@ const serverFailed = (path: string, what: string): BackupError =>
 const toolMissing = (program: string): BackupError =>
   new BackupError(
     'TOOL_MISSING',
-    `restore to a qcow2 image or over an image: ${program} is not installed; install the package qemu-utils, or restore to raw images`,
+    `restore to an image of another format than raw, or over an image: ${program} is not installed; install the package qemu-utils, or restore to raw images`,
     { program, package: 'qemu-utils' },
   )

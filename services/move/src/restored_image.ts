@@ -1,7 +1,9 @@
-// One disk on its way back: written under a temporary name beside its place, as raw or qcow2.
+// One disk on its way back: written under a temporary name beside its place.
 import { chmod, lstat, realpath, stat } from 'node:fs/promises'
 import { BackupError } from '@blockferry/errors'
 import type { Repository, StoredDisk } from '@blockferry/native'
+import type { ImageFormatName } from '@blockferry/proto'
+import { assertFits, createParameters, type QemuFormat } from './image_format.ts'
 import type { MovingDisk } from './moving_disk.ts'
 import {
   besidePath,
@@ -13,23 +15,21 @@ import {
   type TakeBack,
   takeOver,
 } from './place_image.ts'
-import { newSocketPath, runQemuImg, serveQcow2 } from './program.ts'
+import { newSocketPath, runQemuImg, serveImage } from './program.ts'
 import { atTarget } from './target_failure.ts'
+import { assertOneFile, nameVmdk } from './vmdk_file.ts'
 
 export interface ImageOrder {
   disk: MovingDisk
   stored: StoredDisk
   path: string
-  format: 'raw' | 'qcow2'
+  format: ImageFormatName
   replace: boolean
 }
 
-/** QEMU counts disks in sectors: a qcow2 image of another size is rounded up and ends in zeroes. */
-const sectorSize = 512
-
 export class RestoredImage {
   readonly disk: MovingDisk
-  readonly format: 'raw' | 'qcow2'
+  readonly format: ImageFormatName
   /** Where it ends up; behind a symbolic link when it replaces an image. */
   readonly path: string
   readonly #stored: StoredDisk
@@ -47,13 +47,14 @@ export class RestoredImage {
 
   /**
    * Checks the place and takes back what an earlier process left of the same session.
-   * Errors: TARGET_EXISTS, TARGET_IN_USE, TARGET_DENIED, TOOL_MISSING.
+   * Errors: DISK_FORMAT_UNSUPPORTED, TARGET_EXISTS, TARGET_IN_USE, TARGET_DENIED, TOOL_MISSING.
    */
   static async prepare(
     order: ImageOrder,
     sessionId: string,
     index: number,
   ): Promise<RestoredImage> {
+    assertFits(order.format, order.disk.id, order.stored.size_bytes)
     const found = await stat(order.path).catch(() => null)
     const replace = order.replace && found !== null
     const path = replace ? await realpath(order.path) : order.path
@@ -62,8 +63,9 @@ export class RestoredImage {
     if (!replace && (await isSameFile(image.#part, path))) await removeFile(path)
     await atTarget('prepare', path, () => removeFile(image.#part))
     if (!replace && (await exists(path))) throw targetExists(path, 'it exists')
+    if (replace && order.format === 'vmdk') await assertOneFile(order.disk.id, path)
     if (replace) await checkUnused(path)
-    if (order.format === 'qcow2') await runQemuImg(['--version'])
+    if (order.format !== 'raw') await runQemuImg(['--version'])
     order.disk.targetPath = path
     return image
   }
@@ -73,7 +75,7 @@ export class RestoredImage {
     if (this.format === 'raw') {
       await this.#restore(repository, { kind: 'raw', path: this.#part }, signal)
     } else {
-      await this.#writeQcow2(repository, runFolder, signal)
+      await this.#writeByQemu(this.format, repository, runFolder, signal)
     }
     if (this.#kept) await takeOver(this.#part, this.path)
     await sync(this.#part)
@@ -96,14 +98,19 @@ export class RestoredImage {
     await removeFile(this.#part)
   }
 
-  async #writeQcow2(repository: Repository, runFolder: string, signal: AbortSignal): Promise<void> {
-    await this.#createQcow2(signal)
+  async #writeByQemu(
+    format: QemuFormat,
+    repository: Repository,
+    runFolder: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#create(format, signal)
     if (this.#stored.root === null) {
       this.disk.finish(null)
       return
     }
     const socketPath = newSocketPath(runFolder)
-    const server = await serveQcow2(this.#part, socketPath, signal)
+    const server = await serveImage(this.#part, format, socketPath, signal)
     try {
       await this.#restore(repository, { kind: 'nbd', uri: server.uri }, signal)
     } catch (thrown) {
@@ -116,12 +123,14 @@ export class RestoredImage {
     await server.close()
   }
 
-  async #createQcow2(signal: AbortSignal): Promise<void> {
-    const size = Math.ceil(this.#stored.size_bytes / sectorSize) * sectorSize
-    const parameters = ['create', '-q', '-f', 'qcow2', this.#part, String(size)]
+  async #create(format: QemuFormat, signal: AbortSignal): Promise<void> {
+    const parameters = createParameters(format, this.#part, this.#stored.size_bytes)
     const { code, stderr } = await runQemuImg(parameters, signal)
     if (code !== 0) throw createFailure(this.path, stderr)
     await atTarget('set the mode of', this.#part, () => chmod(this.#part, 0o600))
+    if (format === 'vmdk') {
+      await atTarget('name', this.#part, () => nameVmdk(this.#part, this.path))
+    }
   }
 
   async #restore(

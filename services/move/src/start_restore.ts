@@ -1,7 +1,7 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { Manifest } from '@blockferry/native'
-import { move } from '@blockferry/proto'
+import { imageFormatName, imageFormatNames, type move } from '@blockferry/proto'
 import { decodeManifestBody } from '@blockferry/repository'
 import type { MoveLimits } from './backup_session.ts'
 import { findManifest } from './find_manifest.ts'
@@ -60,7 +60,11 @@ async function prepareImage(
     )
   }
   const disk = new MovingDisk(stored.disk_id, stored.size_bytes)
-  const format = wanted.format === move.ImageFormat.RAW ? 'raw' : 'qcow2'
+  const format = imageFormatName(wanted.format)
+  if (!format) {
+    const advice = `give one of ${imageFormatNames.join(', ')}`
+    throw argumentInvalid('disks.format', String(wanted.format), advice)
+  }
   const { targetPath: path, replace } = wanted
   return await RestoredImage.prepare({ disk, stored, path, format, replace }, sessionId, index)
 }

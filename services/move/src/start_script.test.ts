@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { ImageFormatName } from '@blockferry/proto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startScript } from './start_script.ts'
 
@@ -15,7 +16,7 @@ afterAll(() => rmSync(folder, { recursive: true }))
 interface Want {
   commandLine: string[]
   diskFiles: Record<string, string>
-  images?: { disk: string; path: string; format: 'raw' | 'qcow2' }[]
+  images?: { disk: string; path: string; format: ImageFormatName }[]
 }
 
 /** Runs the script with a program that prints its arguments, as a user would from elsewhere. */
@@ -50,6 +51,24 @@ function argumentsOf({ commandLine, diskFiles, images }: Want, more: string[] = 
 const raw = (disk: string) => ({ disk, path: `/new/${disk}`, format: 'raw' as const })
 
 describe('start script', () => {
+  it('says vpc where users say vhd', () => {
+    const commandLine = [
+      ...['-blockdev', 'driver=file,node-name=f0,filename=/vm/a'],
+      ...['-blockdev', 'driver=qcow2,node-name=d0,file=f0'],
+      ...['-drive', 'file=/vm/b,format=raw,if=virtio'],
+    ]
+    const images = ['a', 'b'].map((disk) => ({
+      disk,
+      path: `/new/${disk}`,
+      format: 'vhd' as const,
+    }))
+    expect(argumentsOf({ commandLine, diskFiles: { a: '/vm/a', b: '/vm/b' }, images })).toEqual([
+      ...['-blockdev', 'driver=file,node-name=f0,filename=/new/a'],
+      ...['-blockdev', 'driver=vpc,node-name=d0,file=f0'],
+      ...['-drive', 'file=/new/b,format=vpc,if=virtio'],
+    ])
+  })
+
   it('gives every argument to QEMU as it was, whatever is in it', () => {
     const commandLine = ['-name', odd, '-append', '', '-machine', 'q35', '-uuid', 'u', '-m', '1G']
     expect(argumentsOf({ commandLine, diskFiles: {} }, ['-display', 'none'])).toEqual([

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { ImageFormatName } from '@blockferry/proto'
 
 const nameSizeMax = 120
 
@@ -7,7 +8,7 @@ const nameSizeMax = 120
  * becomes `%` and two hex digits. A long name is cut and ends with its digest. A disk whose id is
  * a file name of the same format keeps it: `vda.qcow2`, not `vda.qcow2.qcow2`.
  */
-export function imageName(disk: string, extension: 'raw' | 'qcow2'): string {
+export function imageName(disk: string, extension: ImageFormatName): string {
   const stem =
     disk.length > extension.length + 1 ? disk.replace(new RegExp(`\\.${extension}$`), '') : disk
   const safe = [...Buffer.from(stem)].map((byte, index) => safeByte(byte, index)).join('')

@@ -1,11 +1,16 @@
 import { lstat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { move, type backup as proto, type schedule, type snapshot } from '@blockferry/proto'
+import {
+  imageFormatName,
+  imageFormatOf,
+  type move,
+  type backup as proto,
+  type schedule,
+  type snapshot,
+} from '@blockferry/proto'
 import { imageName } from './image_name.ts'
 import { refuseUnlessOff } from './restore.ts'
-
-const { RAW, QCOW2 } = move.ImageFormat
 
 /**
  * Where each disk of a restore goes. `vm` is the VM whose own images are replaced, or null.
@@ -50,11 +55,11 @@ function chooseDisks(asked: string[], backup: proto.Backup): string[] {
 }
 
 function intoFolder(disks: string[], folder: string, asked: move.ImageFormat): move.RestoreDisk[] {
-  const raw = asked === RAW
-  const format = raw ? RAW : QCOW2
+  const name = imageFormatName(asked) ?? 'qcow2'
+  const format = imageFormatOf(name) ?? asked
   const planned = disks.map((disk) => ({
     disk,
-    targetPath: join(folder, imageName(disk, raw ? 'raw' : 'qcow2')),
+    targetPath: join(folder, imageName(disk, name)),
     format,
     replace: false,
   }))
@@ -84,8 +89,8 @@ function overOwnImages(disks: string[], vm: snapshot.Vm, backup: proto.Backup): 
 }
 
 function formatOf({ disk, format }: snapshot.Disk): move.ImageFormat {
-  if (format === 'raw') return RAW
-  if (format === 'qcow2') return QCOW2
+  const own = imageFormatOf(format)
+  if (own !== null) return own
   throw new BackupError(
     'DISK_FORMAT_UNSUPPORTED',
     `restore disk ${disk} over its image: images of format ${format} cannot be written; restore it to a folder as raw or qcow2`,

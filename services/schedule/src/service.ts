@@ -1,6 +1,6 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { durationFromMs, move, schedule } from '@blockferry/proto'
+import { durationFromMs, imageFormatName, imageFormatNames, schedule } from '@blockferry/proto'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
@@ -183,9 +183,8 @@ function runHandlers({ runs, holder, limits }: ServiceParts) {
 /** The folder of the new images; empty when a VM's own images are replaced. */
 function checkTarget(request: schedule.StartRestoreRequest): string {
   const { inPlace, confirmInPlace, targetFolder, format } = request
-  const formats = [move.ImageFormat.UNSPECIFIED, move.ImageFormat.RAW, move.ImageFormat.QCOW2]
-  if (!formats.includes(format)) {
-    throw argumentInvalid('format', String(format), 'give raw or qcow2')
+  if (imageFormatName(format) === null) {
+    throw argumentInvalid('format', String(format), `give one of ${imageFormatNames.join(', ')}`)
   }
   if (!inPlace) return checkPath('target_folder', targetFolder)
   if (targetFolder !== '') {

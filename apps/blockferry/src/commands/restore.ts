@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { randomHex } from '@blockferry/core'
-import { move } from '@blockferry/proto'
+import { imageFormatNames, move } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { exitCode } from '../exit_code.ts'
 import { usageError } from '../failure.ts'
@@ -33,7 +33,7 @@ function startVerb(command: Command, outcome: Outcome): void {
     .option('--backup <id>', 'the backup, when a VM is named')
     .option('--to <dir>', 'folder for the new images and their start script')
     .option('--disk <id>', 'only this disk; repeatable', collect)
-    .option('--format <format>', 'raw or qcow2 (default)', formatArgument)
+    .option('--format <format>', `${imageFormatNames.join(', ')}; default qcow2`, formatArgument)
     .option('--in-place', "replace the VM's own images, which are kept beside; the VM must be off")
     .option('--yes', 'confirms --in-place')
     .option('-d, --detach', 'print the name of the run and return at once')

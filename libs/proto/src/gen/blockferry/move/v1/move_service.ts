@@ -41,6 +41,14 @@ export const ImageFormat = {
   RAW: 1,
   /** QCOW2 - A thin qcow2 image. */
   QCOW2: 2,
+  /** VMDK - A VMDK in one sparse file (monolithicSparse), up to 2047 GiB. */
+  VMDK: 3,
+  /** VHD - A dynamic VHD of exactly the disk's size, up to 2040 GiB. */
+  VHD: 4,
+  /** VHDX - A dynamic VHDX, up to 64 TiB. */
+  VHDX: 5,
+  /** VDI - A dynamic VDI, up to 16 TiB. */
+  VDI: 6,
 } as const;
 
 export type ImageFormat = typeof ImageFormat[keyof typeof ImageFormat];
@@ -49,6 +57,10 @@ export namespace ImageFormat {
   export type UNSPECIFIED = typeof ImageFormat.UNSPECIFIED;
   export type RAW = typeof ImageFormat.RAW;
   export type QCOW2 = typeof ImageFormat.QCOW2;
+  export type VMDK = typeof ImageFormat.VMDK;
+  export type VHD = typeof ImageFormat.VHD;
+  export type VHDX = typeof ImageFormat.VHDX;
+  export type VDI = typeof ImageFormat.VDI;
 }
 
 export function imageFormatFromJSON(object: any): ImageFormat {
@@ -62,6 +74,18 @@ export function imageFormatFromJSON(object: any): ImageFormat {
     case 2:
     case "IMAGE_FORMAT_QCOW2":
       return ImageFormat.QCOW2;
+    case 3:
+    case "IMAGE_FORMAT_VMDK":
+      return ImageFormat.VMDK;
+    case 4:
+    case "IMAGE_FORMAT_VHD":
+      return ImageFormat.VHD;
+    case 5:
+    case "IMAGE_FORMAT_VHDX":
+      return ImageFormat.VHDX;
+    case 6:
+    case "IMAGE_FORMAT_VDI":
+      return ImageFormat.VDI;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum ImageFormat");
   }
@@ -75,6 +99,14 @@ export function imageFormatToJSON(object: ImageFormat): string {
       return "IMAGE_FORMAT_RAW";
     case ImageFormat.QCOW2:
       return "IMAGE_FORMAT_QCOW2";
+    case ImageFormat.VMDK:
+      return "IMAGE_FORMAT_VMDK";
+    case ImageFormat.VHD:
+      return "IMAGE_FORMAT_VHD";
+    case ImageFormat.VHDX:
+      return "IMAGE_FORMAT_VHDX";
+    case ImageFormat.VDI:
+      return "IMAGE_FORMAT_VDI";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum ImageFormat");
   }

@@ -430,7 +430,7 @@ export interface StartRestoreRequest {
   disks: string[];
   /** Absolute path of a folder for the new images; made when missing. Empty with in_place. */
   targetFolder: string;
-  /** Format of the new images. */
+  /** Format of the new images; with in_place, each keeps the format of the image it replaces. */
   format: ImageFormat;
   /**
    * Replace the VM's own images: the VM must be off, the new image is made beside the old one,
