@@ -1,4 +1,5 @@
 import { badInput } from './bad_input.ts'
+import { formats } from './formats.ts'
 import { freeze } from './freeze.ts'
 import { instants, kills } from './kills.ts'
 import { oddChanges, oddSizes } from './odd_disks.ts'
@@ -15,6 +16,7 @@ export const scenarios: Scenario[] = [
   badInput,
   oddSizes,
   oddChanges,
+  formats,
   rebuild,
   qemuKilled,
   instants,

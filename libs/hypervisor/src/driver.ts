@@ -76,6 +76,8 @@ export interface PointDisk {
   changedContext: string | null
   /** Backup the changed blocks count from, or null. */
   baseBackupId: string | null
+  /** Flat pairs of offset and size: everything else reads as zeroes. Null: the address tells. */
+  dataExtents: number[] | null
   /** Values of Decision that explain this disk, for example CHANGE_TRACKING_LOST, DISK_RESIZED. */
   decisions: { decision: string; message: string }[]
 }

@@ -95,7 +95,7 @@ interface Chosen {
 }
 
 function chooseBase(disk: snapshot.PointDisk, wanted: Wanted, manifests: Manifest[]): Chosen {
-  const readAll = { changed: everything.changed, base: null, baseBackupId: '' }
+  const readAll = readEverything(disk)
   if (wanted.changed.kind === 'all') return { chosen: readAll }
   const { baseBackupId, changed } = wanted
   const manifest = manifests.find(({ backup_id }) => backup_id === baseBackupId)
@@ -115,6 +115,18 @@ function chooseBase(disk: snapshot.PointDisk, wanted: Wanted, manifests: Manifes
   if (!wanted.supplied) return { chosen }
   const message = `only blocks of the supplied list are read of disk ${disk.disk}, against ${baseBackupId}`
   return { chosen, decision: note('CHANGED_BLOCKS_SUPPLIED', disk.disk, message) }
+}
+
+/** Everything allocated; what an image itself says it does not hold is not even asked for. */
+function readEverything({ dataExtents, sizeBytes }: snapshot.PointDisk): Chosen['chosen'] {
+  if (!dataExtents) return { changed: everything.changed, base: null, baseBackupId: '' }
+  const extents = dataExtents.extents.flatMap((one) => [
+    Number(one.byteOffset),
+    Number(one.sizeBytes),
+  ])
+  // Against a disk without data, so that what is not read is a hole.
+  const base = { root: null, size_bytes: Number(sizeBytes) }
+  return { changed: { kind: 'extents', extents }, base, baseBackupId: '' }
 }
 
 const note = (decision: string, disk: string, message: string): catalog.DecisionNote =>

@@ -87,6 +87,7 @@ function diskToWire(disk: Point['disks'][number], vm: Vm): snapshot.PointDisk {
         ? { $case: 'nbdUri', value: address.uri }
         : { $case: 'rawPath', value: address.path },
     changedContext: disk.changedContext ?? '',
+    dataExtents: disk.dataExtents ? dataExtents(disk.dataExtents) : undefined,
     baseBackup: disk.baseBackupId ?? '',
   }
 }
@@ -97,4 +98,12 @@ export const foundToWire = (found: FoundOnHost, held: boolean): snapshot.FoundPo
   owner: found.point.owner,
   ours: found.point.ours,
   held,
+})
+
+const dataExtents = (flat: number[]): snapshot.DataExtents => ({
+  extents: flat.flatMap((offset, index) =>
+    index % 2 === 0
+      ? [{ byteOffset: BigInt(offset), sizeBytes: BigInt(flat[index + 1] ?? 0) }]
+      : [],
+  ),
 })

@@ -32,12 +32,13 @@ export async function checkLayer(
   try {
     await checkTables(layer, signal)
   } catch (thrown) {
-    if (!(thrown instanceof TableDamaged)) throw thrown
-    const { message: cause } = thrown
-    throw new BackupError(
-      'IMAGE_DAMAGED',
-      `check disk ${id}: image ${cause}; restore it from a backup`,
-      { path: layer.path, disk: id, cause },
-    )
+    throw thrown instanceof TableDamaged ? tablesDamaged({ id, path: layer.path }, thrown) : thrown
   }
 }
+
+export const tablesDamaged = (disk: { id: string; path: string }, found: TableDamaged) =>
+  new BackupError(
+    'IMAGE_DAMAGED',
+    `check disk ${disk.id}: image ${found.message}; restore it from a backup`,
+    { path: disk.path, disk: disk.id, cause: found.message },
+  )

@@ -4,11 +4,13 @@
 import { wallMs } from '@blockferry/core'
 import { BackupError, type Reason } from '@blockferry/errors'
 import type { BeginPoint, Point, PointDisk } from '../driver.ts'
+import { TableDamaged } from '../image/block_table.ts'
+import { readDataExtents } from '../image/data_extents.ts'
 import { filesOf } from '../image/image_layers.ts'
 import { chooseBases } from '../qemu/bitmaps.ts'
 import { QmpRefusal } from '../qmp.ts'
 import type { StorageDaemon } from '../storage_daemon.ts'
-import { checkLayer, explainRefusal } from './image_check.ts'
+import { checkLayer, explainRefusal, tablesDamaged } from './image_check.ts'
 import { assertNoWriter, assertUnchanged, type ImageState, rememberState } from './image_state.ts'
 import { type ImageDisk, type ImageVm, toVm } from './image_vm.ts'
 import type { PointFile } from './point_file.ts'
@@ -124,7 +126,8 @@ async function openDisk(
   const nodeName = `d${index}`
   const { id, sizeBytes, path } = disk
   const decisions = [...changes, ...backingNotes(disk)]
-  const common = { id, sizeBytes, changedContext: null, baseBackupId: null, decisions }
+  const nothing = { changedContext: null, baseBackupId: null, dataExtents: null }
+  const common = { id, sizeBytes, ...nothing, decisions }
   try {
     if (disk.format === 'raw') {
       await daemon.lockFile(nodeName, path, disk.layers[0]?.isDevice === true)
@@ -132,9 +135,11 @@ async function openDisk(
     }
     const seen = await daemon.openImage({ nodeName, layers: disk.layers, writable: false })
     if (seen !== sizeBytes) throw sizeDiffers(disk, seen)
+    const dataExtents = await readDataExtents(disk.layers, signal)
     const uri = await daemon.exportNbd(nodeName, nodeName)
-    return { ...common, address: { kind: 'nbd', uri } }
+    return { ...common, dataExtents, address: { kind: 'nbd', uri } }
   } catch (thrown) {
+    if (thrown instanceof TableDamaged) throw tablesDamaged(disk, thrown)
     throw thrown instanceof QmpRefusal ? await explainRefusal(disk, thrown, signal) : thrown
   }
 }

@@ -70,6 +70,7 @@ export function pointOf(
     address: { kind: 'nbd', uri: `nbd+unix:///${exportNameOf(names, index)}?socket=${socketPath}` },
     changedContext: base ? viewContext(request.pointId) : null,
     baseBackupId: base?.backupId ?? null,
+    dataExtents: null,
     decisions,
   }))
   const quiesced = quiesceDecision(qemu, request, held)

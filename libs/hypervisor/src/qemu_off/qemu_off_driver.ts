@@ -28,6 +28,7 @@ import { assertNoWriter } from '../folder/image_state.ts'
 import { findImage, type ImageFinding, type ImageVm, imageVm, toVm } from '../folder/image_vm.ts'
 import type { PointFile } from '../folder/point_file.ts'
 import { type Outcome, PointKeeper, type PointKeeperOptions } from '../folder/point_keeper.ts'
+import { readDataExtents } from '../image/data_extents.ts'
 import {
   type BitmapDisk,
   bitmapActions,
@@ -185,7 +186,7 @@ async function takePoint(
   const actions = chosen.flatMap((one) => bitmapActions(one, repositoryId, pointId))
   if (actions.length > 0) await daemon.qmp.execute('transaction', { actions })
   const disks: PointDisk[] = []
-  for (const one of chosen) disks.push(await showDisk(daemon, vm, one, pointId))
+  for (const one of chosen) disks.push(await showDisk(daemon, vm, one, pointId, signal))
   return disks
 }
 
@@ -213,6 +214,7 @@ async function showDisk(
   vm: ImageVm,
   { disk, base, decisions }: ChosenBase,
   pointId: string,
+  signal: AbortSignal,
 ): Promise<PointDisk> {
   const image = vm.disks.find(({ id }) => id === disk.id)
   const { id, sizeBytes, node } = disk
@@ -220,11 +222,13 @@ async function showDisk(
     ...{ id, sizeBytes, decisions },
     changedContext: base ? viewContext(pointId) : null,
     baseBackupId: base?.backupId ?? null,
+    dataExtents: null,
   }
   if (image?.format === 'raw') return { ...common, address: { kind: 'raw', path: image.path } }
   const bitmaps = base ? [{ node, name: viewName(pointId) }] : []
   const uri = await daemon.exportNbd(node, node, bitmaps)
-  return { ...common, address: { kind: 'nbd', uri } }
+  const dataExtents = await readDataExtents(image?.layers ?? [], signal)
+  return { ...common, dataExtents, address: { kind: 'nbd', uri } }
 }
 
 interface NodeAnswer {

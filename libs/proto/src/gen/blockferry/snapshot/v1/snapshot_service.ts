@@ -260,6 +260,25 @@ export interface PointDisk {
   changedContext: string;
   /** Id of the backup that changed_context counts from. */
   baseBackup: string;
+  /**
+   * What the image holds, for formats of which QEMU cannot tell; everything else reads as zeroes.
+   * Unset: the address tells.
+   */
+  dataExtents?: DataExtents | undefined;
+}
+
+/** Bytes of a disk that an image holds, ascending. */
+export interface DataExtents {
+  /** The runs. */
+  extents: DataExtents_Extent[];
+}
+
+/** One run of bytes. */
+export interface DataExtents_Extent {
+  /** Where it begins. */
+  byteOffset: bigint;
+  /** How long it is. */
+  sizeBytes: bigint;
 }
 
 /** One instant of all covered disks of a VM. */
@@ -1439,7 +1458,16 @@ export const BaseDisk: MessageFns<BaseDisk> = {
 };
 
 function createBasePointDisk(): PointDisk {
-  return { disk: "", sizeBytes: 0n, format: "", location: "", address: undefined, changedContext: "", baseBackup: "" };
+  return {
+    disk: "",
+    sizeBytes: 0n,
+    format: "",
+    location: "",
+    address: undefined,
+    changedContext: "",
+    baseBackup: "",
+    dataExtents: undefined,
+  };
 }
 
 export const PointDisk: MessageFns<PointDisk> = {
@@ -1472,6 +1500,9 @@ export const PointDisk: MessageFns<PointDisk> = {
     }
     if (message.baseBackup !== "") {
       writer.uint32(66).string(message.baseBackup);
+    }
+    if (message.dataExtents !== undefined) {
+      DataExtents.encode(message.dataExtents, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -1553,6 +1584,14 @@ export const PointDisk: MessageFns<PointDisk> = {
             message.baseBackup = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.dataExtents = DataExtents.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1594,6 +1633,11 @@ export const PointDisk: MessageFns<PointDisk> = {
         : isSet(object.base_backup)
         ? globalThis.String(object.base_backup)
         : "",
+      dataExtents: isSet(object.dataExtents)
+        ? DataExtents.fromJSON(object.dataExtents)
+        : isSet(object.data_extents)
+        ? DataExtents.fromJSON(object.data_extents)
+        : undefined,
     };
   },
 
@@ -1621,6 +1665,9 @@ export const PointDisk: MessageFns<PointDisk> = {
     }
     if (message.baseBackup !== "") {
       obj.baseBackup = message.baseBackup;
+    }
+    if (message.dataExtents !== undefined) {
+      obj.dataExtents = DataExtents.toJSON(message.dataExtents);
     }
     return obj;
   },
@@ -1650,6 +1697,181 @@ export const PointDisk: MessageFns<PointDisk> = {
     }
     message.changedContext = object.changedContext ?? "";
     message.baseBackup = object.baseBackup ?? "";
+    message.dataExtents = (object.dataExtents !== undefined && object.dataExtents !== null)
+      ? DataExtents.fromPartial(object.dataExtents)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDataExtents(): DataExtents {
+  return { extents: [] };
+}
+
+export const DataExtents: MessageFns<DataExtents> = {
+  encode(message: DataExtents, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.extents) {
+      DataExtents_Extent.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DataExtents {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDataExtents();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.extents.push(DataExtents_Extent.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DataExtents {
+    return {
+      extents: globalThis.Array.isArray(object?.extents)
+        ? object.extents.map((e: any) => DataExtents_Extent.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: DataExtents): unknown {
+    const obj: any = {};
+    if (message.extents?.length) {
+      obj.extents = message.extents.map((e) => DataExtents_Extent.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DataExtents>): DataExtents {
+    return DataExtents.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DataExtents>): DataExtents {
+    const message = createBaseDataExtents();
+    message.extents = object.extents?.map((e) => DataExtents_Extent.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDataExtents_Extent(): DataExtents_Extent {
+  return { byteOffset: 0n, sizeBytes: 0n };
+}
+
+export const DataExtents_Extent: MessageFns<DataExtents_Extent> = {
+  encode(message: DataExtents_Extent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.byteOffset !== 0n) {
+      if (BigInt.asIntN(64, message.byteOffset) !== message.byteOffset) {
+        throw new globalThis.Error("value provided for field message.byteOffset of type int64 too large");
+      }
+      writer.uint32(8).int64(message.byteOffset);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type int64 too large");
+      }
+      writer.uint32(16).int64(message.sizeBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DataExtents_Extent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDataExtents_Extent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.byteOffset = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sizeBytes = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DataExtents_Extent {
+    return {
+      byteOffset: isSet(object.byteOffset)
+        ? BigInt(object.byteOffset)
+        : isSet(object.byte_offset)
+        ? BigInt(object.byte_offset)
+        : 0n,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: DataExtents_Extent): unknown {
+    const obj: any = {};
+    if (message.byteOffset !== 0n) {
+      obj.byteOffset = message.byteOffset.toString();
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DataExtents_Extent>): DataExtents_Extent {
+    return DataExtents_Extent.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DataExtents_Extent>): DataExtents_Extent {
+    const message = createBaseDataExtents_Extent();
+    message.byteOffset = (object.byteOffset !== undefined && object.byteOffset !== null)
+      ? BigInt(object.byteOffset)
+      : 0n;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
     return message;
   },
 };
