@@ -5,6 +5,7 @@
 #include <napi.h>
 #include <zstd.h>
 
+#include <climits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 #include "readers.h"
 #include "repository/repository.h"
 #include "repository_object.h"
+#include "target/image_lock.h"
 #include "values.h"
 
 namespace blockferry {
@@ -68,6 +70,37 @@ Napi::Value StartCutReaders(const Napi::CallbackInfo& info) {
       });
 }
 
+Result<int> ReadDescriptor(const Napi::Value& value) {
+  ASSIGN_OR_RETURN(const uint64_t fd, IntegerOf(value, "fd"));
+  if (fd > INT_MAX) return Unfit("fd", "it is no descriptor");
+  return static_cast<int>(fd);
+}
+
+// Some calls of the kernel, which do not wait: on this thread.
+Napi::Value TakeLockImage(const Napi::CallbackInfo& info) {
+  const Result<int> fd = ReadDescriptor(info[0]);
+  const Result<std::string> path = TextOf(info[1], "path");
+  Status locked = ToStatus(fd);
+  if (locked.ok()) locked = ToStatus(path);
+  if (locked.ok()) locked = LockImage(*fd, *path);
+  if (!locked.ok()) napi_throw(info.Env(), ErrorOf(info.Env(), locked));
+  return info.Env().Undefined();
+}
+
+Napi::Value StartForgetCached(const Napi::CallbackInfo& info) {
+  const Result<int> fd = ReadDescriptor(info[0]);
+  if (!fd.ok()) return Rejected(info.Env(), fd.status());
+  const Result<std::string> path = TextOf(info[1], "path");
+  if (!path.ok()) return Rejected(info.Env(), path.status());
+  return StartJob<Nothing>(
+      info.Env(),
+      [fd = *fd, path = *path]() -> Result<Nothing> {
+        RETURN_IF_ERROR(ForgetCached(fd, path));
+        return Nothing();
+      },
+      BuildNothing);
+}
+
 Napi::Value GetVersions(const Napi::CallbackInfo& info) {
   Napi::Object object = Napi::Object::New(info.Env());
   object.Set("node_api", NAPI_VERSION);
@@ -86,6 +119,8 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
               Napi::Function::New(env, StartCreateRepository, "createRepository"));
   exports.Set("openRepository", Napi::Function::New(env, StartOpenRepository, "openRepository"));
   exports.Set("cutReaders", Napi::Function::New(env, StartCutReaders, "cutReaders"));
+  exports.Set("lockImage", Napi::Function::New(env, TakeLockImage, "lockImage"));
+  exports.Set("forgetCached", Napi::Function::New(env, StartForgetCached, "forgetCached"));
   exports.Set("versions", Napi::Function::New(env, GetVersions, "versions"));
   return exports;
 }

@@ -1,5 +1,10 @@
 #include "repository_object.h"
 
+#include <fcntl.h>
+
+#include <cerrno>
+#include <climits>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -9,9 +14,14 @@
 #include "manifest_object.h"
 #include "move_options.h"
 #include "session_object.h"
+#include "source/nbd_source.h"
+#include "source/raw_source.h"
+#include "stream/restore_difference.h"
 #include "stream/restore_disk.h"
 #include "target/nbd_target.h"
+#include "target/raw_image.h"
 #include "target/raw_target.h"
+#include "target/target_failure.h"
 #include "values.h"
 
 namespace blockferry {
@@ -142,7 +152,6 @@ Result<std::unique_ptr<DiskTarget>> OpenTarget(const TargetOptions& options, uin
 // Restores, or verifies without a target. On a thread of its own.
 Result<Nothing> Restore(Repository* repository, const StoredDisk& disk,
                         const TargetOptions& options, TaskState* task) {
-  RETURN_IF_ERROR(repository->Refresh());
   std::unique_ptr<DiskTarget> target;
   if (options.kind != TargetOptions::Kind::kNone) {
     ASSIGN_OR_RETURN(target, OpenTarget(options, disk.size_bytes, &task->cancel));
@@ -152,20 +161,30 @@ Result<Nothing> Restore(Repository* repository, const StoredDisk& disk,
   return Nothing();
 }
 
-Napi::Value StartRestore(const State& state, const Info& info, const StoredDisk& disk,
-                         const TargetOptions& target) {
+// Work on the repository as it is when the work begins.
+using Work = std::function<Result<Nothing>(Repository*, TaskState*)>;
+
+Napi::Value StartWork(const State& state, const Info& info, const Work& work) {
   // Only now: a getter among the arguments may have closed the repository.
   const Status open = state->CheckOpen();
   if (!open.ok()) return Throw(info.Env(), open);
   std::shared_ptr<TaskState> task = state->NewTask();
   const Napi::Promise result = StartJob<Nothing>(
       info.Env(),
-      [repository = state->repository, disk, target, task] {
-        return Restore(repository.get(), disk, target, task.get());
+      [repository = state->repository, work, task]() -> Result<Nothing> {
+        RETURN_IF_ERROR(repository->Refresh());
+        return work(repository.get(), task.get());
       },
       [task](Napi::Env env, const Nothing&) { return ProgressObject(env, task->progress); },
       std::shared_ptr<Cancel>(task, &task->cancel));
   return TaskObject(info.Env(), task, result);
+}
+
+Napi::Value StartRestore(const State& state, const Info& info, const StoredDisk& disk,
+                         const TargetOptions& target) {
+  return StartWork(state, info, [disk, target](Repository* repository, TaskState* task) {
+    return Restore(repository, disk, target, task);
+  });
 }
 
 Result<StoredDisk> ReadDisk(const Napi::Value& value) {
@@ -179,6 +198,82 @@ Napi::Value StartRestoreDisk(const State& state, const Info& info) {
   const Result<TargetOptions> target = ReadTargetOptions(info[1]);
   if (!target.ok()) return Throw(info.Env(), target.status());
   return StartRestore(state, info, *disk, *target);
+}
+
+// An image that is restored over: a raw file by its descriptor, any other by an NBD export.
+struct ImageOptions {
+  bool is_raw = false;
+  int fd = -1;
+  std::string address;
+};
+
+Result<ImageOptions> ReadImageOptions(const Napi::Value& value) {
+  ImageOptions image;
+  ASSIGN_OR_RETURN(const Fields fields, Fields::Of(value, "image"));
+  ASSIGN_OR_RETURN(const std::string kind, fields.Text("kind"));
+  image.is_raw = kind == "raw";
+  if (image.is_raw) {
+    ASSIGN_OR_RETURN(const uint64_t fd, fields.Integer("fd"));
+    if (fd > INT_MAX) return Unfit(fields.NameOf("fd"), "it is no descriptor");
+    image.fd = static_cast<int>(fd);
+    ASSIGN_OR_RETURN(image.address, fields.Text("path"));
+  } else if (kind == "nbd") {
+    ASSIGN_OR_RETURN(image.address, fields.Text("uri"));
+  } else {
+    return Unfit(fields.NameOf("kind"), "it is neither raw nor nbd");
+  }
+  return image;
+}
+
+// Another descriptor of the same open file, so that its locks stay whoever closes first.
+Result<int> Duplicate(const ImageOptions& image) {
+  const int fd = fcntl(image.fd, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) return TargetFailure("open again", image.address, errno);
+  return fd;
+}
+
+Result<Nothing> RestoreRawDifference(Repository* repository, const StoredDisk& disk,
+                                     const ImageOptions& options, TaskState* task) {
+  ASSIGN_OR_RETURN(const int fd, Duplicate(options));
+  RawImage image(fd, options.address);
+  const auto open_source = [&]() -> Result<std::unique_ptr<BlockSource>> {
+    ASSIGN_OR_RETURN(const int source_fd, Duplicate(options));
+    return RawSource::OfFile(source_fd, options.address, disk.size_bytes, &task->cancel);
+  };
+  RETURN_IF_ERROR(RestoreDifference(repository, repository->naming(), disk, open_source, &image,
+                                    &task->cancel, &task->progress));
+  RETURN_IF_ERROR(image.Finish());
+  return Nothing();
+}
+
+Result<Nothing> RestoreNbdDifference(Repository* repository, const StoredDisk& disk,
+                                     const ImageOptions& options, TaskState* task) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<NbdTarget> image,
+                   NbdTarget::OpenImage(options.address, &task->cancel));
+  const auto open_source = [&]() -> Result<std::unique_ptr<BlockSource>> {
+    NbdOptions nbd;
+    nbd.uri = options.address;
+    nbd.unreachable_reason = reason::kTargetWriteFailed;
+    nbd.stalled_reason = reason::kTargetWriteFailed;
+    return NbdSource::Open(nbd, "", image->size_bytes(), &task->cancel);
+  };
+  RETURN_IF_ERROR(RestoreDifference(repository, repository->naming(), disk, open_source,
+                                    image.get(), &task->cancel, &task->progress));
+  RETURN_IF_ERROR(image->Finish());
+  return Nothing();
+}
+
+Napi::Value StartRestoreDifference(const State& state, const Info& info) {
+  const Result<StoredDisk> disk = ReadDisk(info[0]);
+  if (!disk.ok()) return Throw(info.Env(), disk.status());
+  const Result<ImageOptions> image = ReadImageOptions(info[1]);
+  if (!image.ok()) return Throw(info.Env(), image.status());
+  const auto restore = image->is_raw ? RestoreRawDifference : RestoreNbdDifference;
+  return StartWork(
+      state, info,
+      [disk = *disk, image = *image, restore](Repository* repository, TaskState* task) {
+        return restore(repository, disk, image, task);
+      });
 }
 
 Napi::Value StartVerifyDisk(const State& state, const Info& info) {
@@ -238,6 +333,7 @@ Napi::Object RepositoryObject(Napi::Env env, std::shared_ptr<Repository> reposit
   add("openSession", StartOpenSession);
   add("listManifests", StartListManifests);
   add("restoreDisk", StartRestoreDisk);
+  add("restoreDifference", StartRestoreDifference);
   add("verifyDisk", StartVerifyDisk);
   object.Set("close", Napi::Function::New(
                           env, [state](const Info&) { Close(state); }, "close"));

@@ -13,6 +13,7 @@ Napi::Object ProgressObject(Napi::Env env, const Progress& progress) {
   object.Set("read_bytes", NumberOf(env, progress.read_bytes.value()));
   object.Set("stored_bytes", NumberOf(env, progress.stored_bytes.value()));
   object.Set("block_count", NumberOf(env, progress.block_count.value()));
+  object.Set("compared_bytes", NumberOf(env, progress.compared_bytes.value()));
   return object;
 }
 

@@ -43,7 +43,7 @@ export interface Progress {
   position_bytes: number
   /** Bytes the source reports as allocated (known from the start when it can say). */
   allocated_bytes: number
-  /** Bytes the changed-block view marks; equals allocated_bytes when nothing is known. */
+  /** Bytes the changed-block view marks; equals allocated_bytes when nothing is known. restoreDifference: bytes that differed. */
   changed_bytes: number
   /** Bytes read from the source (backup) or from packs, before decoding (restore, verify). */
   read_bytes: number
@@ -51,6 +51,8 @@ export interface Progress {
   stored_bytes: number
   /** Blocks whose content was new to the repository (backup), written (restore) or checked (verify). */
   block_count: number
+  /** Bytes of an image that were read and compared (restoreDifference only). */
+  compared_bytes: number
 }
 
 export interface MovedDisk extends Progress {
@@ -118,6 +120,14 @@ export type ListedManifest =
 /** Where a disk is restored to. `raw` must not exist yet; `nbd` is an export of at least the disk's size that reads as zeroes. */
 export type RestoreTarget = { kind: 'raw'; path: string } | { kind: 'nbd'; uri: string }
 
+/**
+ * An image that is restored over. `raw`: an open file of exactly the disk's size, which the caller has
+ * locked and may close meanwhile. `nbd`: an export of the disk's size, or up to 511 bytes more.
+ */
+export type RestoredImageAddress =
+  | { kind: 'raw'; fd: number; path: string }
+  | { kind: 'nbd'; uri: string }
+
 /** Work on native threads. progress() never blocks; cancel() makes result reject with CANCELLED. */
 export interface Task<T> {
   progress(): Progress
@@ -143,6 +153,11 @@ export interface Repository {
   /** Manifests of one VM, or of all with null; ascending by VM and sequence. */
   listManifests(vmPseudonym: string | null): Promise<ListedManifest[]>
   restoreDisk(disk: StoredDisk, target: RestoreTarget): Task<Progress>
+  /**
+   * Reads the image, compares it block by block with the disk, writes only the pages that differ, and
+   * makes it durable. What is not written when it fails is as it was.
+   */
+  restoreDifference(disk: StoredDisk, image: RestoredImageAddress): Task<Progress>
   /** Reads every chunk, decodes it, compares its digest, rebuilds and compares the root. */
   verifyDisk(disk: StoredDisk): Task<Progress>
   close(): void
@@ -157,5 +172,12 @@ export interface Native {
    * nobody whom this user may look at) and why it could not be cut, null when it was.
    */
   cutReaders(socketPath: string): Promise<{ pid: number; failure: string | null }[]>
+  /**
+   * Takes QEMU's own lock on an image for the open file `fd`: nobody reads or writes beside it until
+   * the file is closed. Throws TARGET_IN_USE.
+   */
+  lockImage(fd: number, path: string): void
+  /** Makes an open file durable and drops it from the page cache, so that reads show what the disk holds. */
+  forgetCached(fd: number, path: string): Promise<void>
   versions(): { node_api: number; libnbd: string; lz4: string; zstd: string }
 }

@@ -28,6 +28,7 @@ struct Progress {
   Counter read_bytes;
   Counter stored_bytes;
   Counter block_count;
+  Counter compared_bytes;
 };
 
 }  // namespace blockferry

@@ -88,7 +88,7 @@ Status NbdSource::ReadFailure(const char* what, uint64_t offset_bytes,
   const std::string offset = std::to_string(offset_bytes);
   return Status(reason::kSourceReadFailed,
                 std::string(what) + " " + connection_->uri() + " at byte " + offset + ": " + cause +
-                    "; the point may be broken, run the backup again",
+                    "; check the storage behind it and run it again",
                 {{"uri", connection_->uri()}, {"offset_bytes", offset}});
 }
 

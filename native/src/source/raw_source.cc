@@ -30,9 +30,10 @@ Status OpenFailure(const std::string& path, int error) {
 
 Status ReadFailure(const std::string& path, uint64_t offset_bytes, const std::string& what) {
   const std::string offset = std::to_string(offset_bytes);
-  return Status(reason::kSourceReadFailed,
-                "read " + path + " at byte " + offset + ": " + what + "; run the backup again",
-                {{"path", path}, {"offset_bytes", offset}});
+  return Status(
+      reason::kSourceReadFailed,
+      "read " + path + " at byte " + offset + ": " + what + "; check the storage and run it again",
+      {{"path", path}, {"offset_bytes", offset}});
 }
 
 }  // namespace
@@ -52,6 +53,11 @@ Result<std::unique_ptr<BlockSource>> RawSource::Open(const std::string& path, ui
   // Non-blocking, so that a pipe in the place of an image is refused instead of waited for.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return OpenFailure(path, errno);
+  return OfFile(fd, path, size_bytes, cancel);
+}
+
+Result<std::unique_ptr<BlockSource>> RawSource::OfFile(int fd, const std::string& path,
+                                                       uint64_t size_bytes, const Cancel* cancel) {
   struct stat info;
   if (fstat(fd, &info) != 0) {
     const int error = errno;

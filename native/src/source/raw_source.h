@@ -17,6 +17,10 @@ class RawSource final : public BlockSource {
   // DISK_SIZE_MISMATCH unless the file has exactly `size_bytes`.
   static Result<std::unique_ptr<BlockSource>> Open(const std::string& path, uint64_t size_bytes,
                                                    const Cancel* cancel);
+  // The same for a file that is open already: `fd` belongs to the source from now on, `path`
+  // names it in failures.
+  static Result<std::unique_ptr<BlockSource>> OfFile(int fd, const std::string& path,
+                                                     uint64_t size_bytes, const Cancel* cancel);
   ~RawSource() override;
   RawSource(const RawSource&) = delete;
   RawSource& operator=(const RawSource&) = delete;

@@ -24,22 +24,6 @@ struct Restore {
   Progress* progress;
 };
 
-// Counts the blocks that the map names. It reads all nodes of the map, 2 KiB for each
-// 4 MiB of data, so that a damaged map is found before anything is written.
-Status CountBlocks(const Restore& restore, MapReader* map) {
-  uint64_t allocated_bytes = 0;
-  for (uint64_t at = 0; at < map->block_count();) {
-    RETURN_IF_ERROR(restore.cancel->Check());
-    ASSIGN_OR_RETURN(const std::optional<MapEntry> entry, map->Next(at));
-    if (!entry.has_value()) break;
-    allocated_bytes += BlockSizeAt(restore.disk.size_bytes, entry->index);
-    at = entry->index + 1;
-  }
-  restore.progress->allocated_bytes.Set(allocated_bytes);
-  restore.progress->changed_bytes.Set(allocated_bytes);
-  return Status();
-}
-
 Status RestoreBlock(const Restore& restore, const MapEntry& entry, MutableBytes buffer) {
   RETURN_IF_ERROR(restore.cancel->Check());
   const MutableBytes plain = buffer.first(BlockSizeAt(restore.disk.size_bytes, entry.index));
@@ -88,12 +72,28 @@ Status FeedBlocks(const Restore& restore, MapReader* map, BatchQueue* queue) {
 
 }  // namespace
 
+Status CountAllocated(ChunkReader* chunks, const StoredDisk& disk, const Cancel* cancel,
+                      Progress* progress) {
+  MapReader map(chunks, disk.root, BlockCountOf(disk.size_bytes));
+  uint64_t allocated_bytes = 0;
+  for (uint64_t at = 0; at < map.block_count();) {
+    RETURN_IF_ERROR(cancel->Check());
+    ASSIGN_OR_RETURN(const std::optional<MapEntry> entry, map.Next(at));
+    if (!entry.has_value()) break;
+    allocated_bytes += BlockSizeAt(disk.size_bytes, entry->index);
+    at = entry->index + 1;
+  }
+  progress->allocated_bytes.Set(allocated_bytes);
+  return Status();
+}
+
 Status RestoreDisk(ChunkReader* chunks, const StoredDisk& disk, DiskTarget* target,
                    const Cancel* cancel, Progress* progress) {
   const Restore restore{chunks, disk, target, cancel, progress};
   progress->size_bytes.Set(disk.size_bytes);
+  RETURN_IF_ERROR(CountAllocated(chunks, disk, cancel, progress));
+  progress->changed_bytes.Set(progress->allocated_bytes.value());
   MapReader map(chunks, disk.root, BlockCountOf(disk.size_bytes));
-  RETURN_IF_ERROR(CountBlocks(restore, &map));
 
   const unsigned thread_count =
       std::clamp(std::thread::hardware_concurrency(), 1u, kThreadCountMax);

@@ -22,6 +22,11 @@ struct StoredDisk {
   uint64_t size_bytes = 0;
 };
 
+// Sets allocated_bytes to what the map names. Reads all nodes of the map, 2 KiB for each 4 MiB of
+// data, so that a damaged map is found before anything is written.
+Status CountAllocated(ChunkReader* chunks, const StoredDisk& disk, const Cancel* cancel,
+                      Progress* progress);
+
 // `target` is null for a verification, and is not finished by this function.
 Status RestoreDisk(ChunkReader* chunks, const StoredDisk& disk, DiskTarget* target,
                    const Cancel* cancel, Progress* progress);

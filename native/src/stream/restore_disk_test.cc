@@ -2,56 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
-#include <mutex>
 #include <random>
-#include <string>
 
 #include "repository/block_geometry.h"
 #include "repository/map_writer.h"
-#include "repository/naming.h"
+#include "stream/memory_chunks.h"
 
 namespace blockferry {
 namespace {
-
-// Chunks and nodes in memory, some of which are missing when a test says so.
-class MemoryChunks final : public ChunkReader, public MapNodeSink {
- public:
-  Digest AddChunk(Bytes plain) {
-    const Digest name = naming_.ChunkName(plain);
-    chunks_[HexOf(name)] = ByteVector(plain.begin(), plain.end());
-    return name;
-  }
-  Result<Digest> PutNode(Bytes node) override {
-    const Digest name = naming_.NodeName(node);
-    nodes_[HexOf(name)] = ByteVector(node.begin(), node.end());
-    return name;
-  }
-  void Lose(const Digest& name) {
-    chunks_.erase(HexOf(name));
-    nodes_.erase(HexOf(name));
-  }
-
-  Status ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) override {
-    const auto found = chunks_.find(HexOf(name));
-    if (found == chunks_.end()) return Status(reason::kChunkMissing, "no such chunk");
-    if (found->second.size() != plain.size()) return Status(reason::kBlockCorrupt, "its size");
-    std::copy(found->second.begin(), found->second.end(), plain.begin());
-    *stored_size = plain.size();
-    return Status();
-  }
-  Result<size_t> ReadNode(const Digest& name, MutableBytes buffer) override {
-    const auto found = nodes_.find(HexOf(name));
-    if (found == nodes_.end()) return Status(reason::kChunkMissing, "no such node");
-    std::copy(found->second.begin(), found->second.end(), buffer.begin());
-    return found->second.size();
-  }
-
- private:
-  Naming naming_{Digest{}};
-  std::map<std::string, ByteVector> chunks_;
-  std::map<std::string, ByteVector> nodes_;
-};
 
 class MemoryTarget final : public DiskTarget {
  public:

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "target/target_failure.h"
+#include "target/write_at.h"
 
 namespace blockferry {
 namespace {
@@ -45,17 +46,7 @@ RawTarget::~RawTarget() {
 }
 
 Status RawTarget::Write(uint64_t offset_bytes, Bytes bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset_bytes));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      return TargetFailure("write at byte " + std::to_string(offset_bytes) + " of", path_,
-                           count < 0 ? errno : EIO);
-    }
-    bytes = bytes.subspan(static_cast<size_t>(count));
-    offset_bytes += static_cast<uint64_t>(count);
-  }
-  return Status();
+  return WriteAt(fd_, path_, offset_bytes, bytes);
 }
 
 Status RawTarget::Finish() {
