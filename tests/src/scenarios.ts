@@ -1,4 +1,5 @@
 import { badInput } from './bad_input.ts'
+import { differential } from './differential.ts'
 import { formats } from './formats.ts'
 import { freeze } from './freeze.ts'
 import { instants, kills } from './kills.ts'
@@ -18,6 +19,7 @@ export const scenarios: Scenario[] = [
   oddChanges,
   formats,
   rebuild,
+  differential,
   qemuKilled,
   instants,
   freeze,

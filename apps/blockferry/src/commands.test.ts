@@ -259,11 +259,32 @@ describe('restore', () => {
     [['x', '--to', '/tmp/y', '--in-place', '--yes'], 'either --to DIR or --in-place'],
     [['x', '--in-place'], 'add --yes'],
     [['x', '--to', '/tmp/y', '--format', 'qed'], 'one of raw, qcow2'],
+    [['x', '--in-place', '--differential'], 'nothing is kept of it; add --yes'],
+    [['x', '--to', '/tmp/y', '--differential'], 'add --in-place'],
   ])('refuses %j without asking a service', async (args, text) => {
     const { code, err } = await doubles.run('restore', ...args)
     expect(code).toBe(2)
     expect(err).toContain(text)
     expect(doubles.asked).toEqual([])
+  })
+
+  it('writes only what differs when told so, and says how much that was', async () => {
+    answers.listBackups = () => ({ backups: [aBackup()], nextPageToken: '' })
+    const disk = { targetPath: '/vms/a.qcow2', sizeBytes: 10n << 30n, storedBytes: 3n << 20n }
+    answerWithRun('startRestore', {
+      kind: schedule.Run_Kind.RESTORE,
+      state: SUCCEEDED,
+      disks: [aDisk({ ...disk, comparedBytes: 4n << 30n })],
+    })
+    const args = ['restore', 'latest:web-1', '--in-place', '--differential', '--yes']
+    const { code, out } = await doubles.run(...args)
+    expect(code).toBe(0)
+    expect(requestOf('startRestore')).toMatchObject({
+      ...{ inPlace: true, confirmInPlace: true, differential: true, targetFolder: '' },
+    })
+    expect(out).toContain('compared 4.0 GiB, wrote 3.0 MiB of 10.0 GiB')
+    const json = JSON.parse((await doubles.run(...args, '--output', 'json')).out)
+    expect(json.disks[0]).toMatchObject({ compared_bytes: 4 * 2 ** 30, stored_bytes: 3 * 2 ** 20 })
   })
 
   it('finds a backup by its id, over pages, and one of a VM by --backup', async () => {

@@ -15,6 +15,8 @@ const hints: Record<string, string> = {
   VM_BUSY: '`blockferry runs --active` lists what is under way',
   BACKUP_NOT_FOUND: '`blockferry backups` lists what there is',
   BASE_MISSING: '`blockferry backups` lists what there is',
+  RESTORE_INCOMPLETE:
+    '`blockferry restore BACKUP --in-place --differential --yes` finishes it, with the backup that is named',
   HOST_UNREACHABLE: '`blockferry host list` shows how it is reached',
 }
 

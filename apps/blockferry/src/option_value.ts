@@ -1,12 +1,6 @@
 // Values of options, checked while the command line is read.
 
-import {
-  backup,
-  durationFromMs,
-  imageFormatNames,
-  imageFormatOf,
-  type move,
-} from '@blockferry/proto'
+import { backup, durationFromMs, imageFormatNames, imageFormatOf, move } from '@blockferry/proto'
 import { InvalidArgumentError } from 'commander'
 import { durationMs } from './time_text.ts'
 

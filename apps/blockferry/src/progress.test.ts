@@ -33,6 +33,14 @@ describe('newMeter', () => {
     expect(newMeter().line(run, 0)).toContain('100 % of 0 B')
   })
 
+  it('counts what a differential restore compares, and tells what it writes', () => {
+    const run = aRun({
+      kind: schedule.Run_Kind.RESTORE,
+      disks: [aDisk({ comparedBytes: 2048n, storedBytes: 1024n })],
+    })
+    expect(newMeter().line(run, 0)).toContain('compared 2.0 KiB  written 1.0 KiB')
+  })
+
   it('counts what a restore writes', () => {
     const run = aRun({
       kind: schedule.Run_Kind.RESTORE,

@@ -36,7 +36,8 @@ function sampleOf(run: schedule.Run, atMs: number): Sample {
   let position = 0n
   let size = 0n
   for (const disk of run.disks) {
-    moved += isRestore ? disk.storedBytes : disk.readBytes
+    // A differential restore is as fast as it compares.
+    moved += isRestore ? disk.comparedBytes || disk.storedBytes : disk.readBytes
     position += disk.done ? disk.sizeBytes : disk.positionBytes
     size += disk.sizeBytes
   }
@@ -59,9 +60,13 @@ const isMeasured = ({ disks }: schedule.Run): boolean =>
 
 function measured(run: schedule.Run, first: Sample, last: Sample): string[] {
   const size = run.disks.reduce((sum, disk) => sum + disk.sizeBytes, 0n)
-  const verb = run.kind === schedule.Run_Kind.RESTORE ? 'written' : 'read'
+  const differential = run.disks.some(({ comparedBytes }) => comparedBytes > 0n)
+  const isRestore = run.kind === schedule.Run_Kind.RESTORE
+  const verb = differential ? 'compared' : isRestore ? 'written' : 'read'
+  const written = run.disks.reduce((sum, disk) => sum + disk.storedBytes, 0n)
   const percent = `${Math.floor(last.fraction * 100)} %`
   const parts = [`${percent} of ${formatBytes(size)}`, `${verb} ${formatBytes(last.movedBytes)}`]
+  if (differential) parts.push(`written ${formatBytes(written)}`)
   const elapsedMs = last.atMs - first.atMs
   if (elapsedMs <= 0 || run.state !== schedule.Run_State.MOVING) return parts
   const bytesPerMs = (last.movedBytes - first.movedBytes) / elapsedMs

@@ -122,11 +122,13 @@ export function amounts(run: schedule.Run): string {
   const isRestore = run.kind === schedule.Run_Kind.RESTORE
   const parts = [`read ${formatBytes(read)} of ${formatBytes(size)}`]
   if (isRestore) parts[0] = `wrote ${formatBytes(stored)} of ${formatBytes(size)}`
+  const compared = sum((disk) => disk.comparedBytes)
+  if (compared > 0n) parts.unshift(`compared ${formatBytes(compared)}`)
   if (run.kind === schedule.Run_Kind.BACKUP) parts.push(`stored ${formatBytes(stored)}`)
   const ms = elapsedMs(run)
   if (ms !== null) {
     parts.push(formatDuration(ms))
-    const moved = isRestore ? stored : read
+    const moved = isRestore ? compared || stored : read
     if (ms > 0 && moved > 0n) parts.push(rateText(Number(moved) / ms))
   }
   return parts.join(', ')

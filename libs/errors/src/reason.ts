@@ -68,6 +68,7 @@ export const codeOf = {
   DATABASE_INCOMPATIBLE: status.FAILED_PRECONDITION,
   DATABASE_BUSY: status.ABORTED,
   HOOK_FAILED: status.ABORTED,
+  RESTORE_INCOMPLETE: status.FAILED_PRECONDITION,
 } as const satisfies Record<string, status>
 
 /** Why a call or a run failed: a value of blockferry.error.v1.Reason without its prefix. */

@@ -17,11 +17,8 @@ import { cutOffReaders, removeExport } from './nbd_export.ts'
 import { Qmp } from './qmp.ts'
 
 export interface StorageDaemonOptions {
-  /** Folder that sockets are made in; short, since a unix socket's path ends at 107 bytes. */
-  runFolder: string
-  /** Installation that the daemon belongs to, 6 hex digits. */
-  tag: string
-  pointId: string
+  /** For its sockets alone, made here; short, since a unix socket's path ends at 107 bytes. */
+  folder: string
   signal?: AbortSignal
 }
 
@@ -73,14 +70,10 @@ export class StorageDaemon implements AsyncDisposable {
   /** Errors: TOOL_MISSING, ARGUMENT_INVALID, HOST_UNREACHABLE. */
   static async start(options: StorageDaemonOptions): Promise<StorageDaemon> {
     options.signal?.throwIfAborted()
-    const folder = daemonFolder(options.runFolder, options.tag, options.pointId)
+    const { folder } = options
     const monitor = join(folder, 'qmp.sock')
     if (Buffer.byteLength(monitor) > socketPathMax) {
-      throw argumentInvalid(
-        'run folder',
-        options.runFolder,
-        'too long for a socket; choose another',
-      )
+      throw argumentInvalid('run folder', dirname(folder), 'too long for a socket; choose another')
     }
     await mkdir(folder, { recursive: true, mode: 0o700 })
     const child = spawnDaemon(monitor)
@@ -142,11 +135,12 @@ export class StorageDaemon implements AsyncDisposable {
     })
   }
 
-  /** Shows a node read-only; answers its libnbd URI. `bitmaps` become metadata contexts. */
+  /** Shows a node; answers its libnbd URI. `bitmaps` become metadata contexts. */
   async exportNbd(
     nodeName: string,
     exportName: string,
     bitmaps: { node: string; name: string }[] = [],
+    writable = false,
   ): Promise<string> {
     const socket = socketOf(this.folder)
     if (!this.#nbdStarted) {
@@ -161,7 +155,7 @@ export class StorageDaemon implements AsyncDisposable {
       type: 'nbd',
       'node-name': nodeName,
       name: exportName,
-      writable: false,
+      writable,
       ...(bitmaps.length > 0 ? { bitmaps } : {}),
     })
     return `nbd+unix:///${encodeURIComponent(exportName)}?socket=${encodeURI(socket)}`
@@ -232,33 +226,40 @@ export interface FoundDaemon {
   folder: string
 }
 
-/** Storage daemons whose sockets lie in `runFolder`, whoever started them. */
+/** Storage daemons of points whose sockets lie in `runFolder`, whoever started them. */
 export async function findStorageDaemons(runFolder: string): Promise<FoundDaemon[]> {
-  const found: FoundDaemon[] = []
-  for (const entry of await readdir('/proc')) {
-    if (!/^\d+$/.test(entry)) continue
-    const words = await readFile(`/proc/${entry}/cmdline`, 'utf8').catch(() => '')
-    const daemon = daemonOf(words.split('\0'), runFolder)
-    if (daemon) found.push({ pid: Number(entry), ...daemon })
-  }
-  return found
+  const all = await runningDaemons()
+  return all.flatMap(({ pid, folder }) => {
+    const name = dirname(folder) === runFolder ? basename(folder) : ''
+    const parts = /^bf-([0-9a-f]{6})-([0-9a-f]{12})$/.exec(name)
+    return parts ? [{ pid, folder, tag: parts[1] as string, pointId: parts[2] as string }] : []
+  })
 }
 
 /** Ends a daemon that an earlier process of ours started; bitmaps are saved unless it hangs. */
-export async function endStorageDaemon(daemon: FoundDaemon): Promise<void> {
+export async function endStorageDaemon(daemon: { pid: number; folder: string }): Promise<void> {
+  const { pid, folder } = daemon
   const stillIt = async () =>
-    (await findStorageDaemons(dirname(daemon.folder))).some((other) => other.pid === daemon.pid)
-  await cutOffReaders(socketOf(daemon.folder))
+    (await runningDaemons()).some((other) => other.pid === pid && other.folder === folder)
+  await cutOffReaders(socketOf(folder))
   for (const [kill, waitMs] of [
     ['SIGTERM', quitMs],
     ['SIGKILL', termMs],
   ] as const) {
     if (!(await stillIt())) break
-    signalProcess(daemon.pid, kill)
+    signalProcess(pid, kill)
     const lateAt = monotonicMs() + waitMs
     while (monotonicMs() < lateAt && (await stillIt())) await sleep(50)
   }
-  await rm(daemon.folder, { recursive: true, force: true })
+  await rm(folder, { recursive: true, force: true })
+}
+
+/** Ends what an earlier process of ours left in a daemon's folder, and removes the folder. */
+export async function endDaemonsIn(folder: string): Promise<void> {
+  for (const daemon of await runningDaemons()) {
+    if (daemon.folder === folder) await endStorageDaemon(daemon)
+  }
+  await rm(folder, { recursive: true, force: true })
 }
 
 const socketOf = (folder: string): string => join(folder, 'nbd.sock')
@@ -266,15 +267,20 @@ const socketOf = (folder: string): string => join(folder, 'nbd.sock')
 export const daemonFolder = (runFolder: string, tag: string, pointId: string): string =>
   join(runFolder, `bf-${tag}-${pointId}`)
 
-function daemonOf(words: string[], runFolder: string): Omit<FoundDaemon, 'pid'> | null {
-  if (basename(words[0] ?? '') !== 'qemu-storage-daemon') return null
-  for (const word of words) {
-    const path = /(?:^|,)path=([^,]*)\/qmp\.sock(?:,|$)/.exec(word)?.[1]
-    const name = path && dirname(path) === runFolder ? basename(path) : ''
-    const parts = /^bf-([0-9a-f]{6})-([0-9a-f]{12})$/.exec(name)
-    if (path && parts) return { tag: parts[1] as string, pointId: parts[2] as string, folder: path }
+/** All storage daemons that were started as here, with the folder of their monitor. */
+async function runningDaemons(): Promise<{ pid: number; folder: string }[]> {
+  const found: { pid: number; folder: string }[] = []
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry)) continue
+    const line = await readFile(`/proc/${entry}/cmdline`, 'utf8').catch(() => '')
+    const words = line.split('\0')
+    if (basename(words[0] ?? '') !== 'qemu-storage-daemon') continue
+    for (const word of words) {
+      const folder = /(?:^|,)path=([^,]*)\/qmp\.sock(?:,|$)/.exec(word)?.[1]
+      if (folder) found.push({ pid: Number(entry), folder })
+    }
   }
-  return null
+  return found
 }
 
 function spawnDaemon(monitor: string): ChildProcess {

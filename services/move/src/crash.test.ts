@@ -121,6 +121,7 @@ describe('a killed mover', () => {
       backupId: 'run-1',
       disks,
       startScriptPath: '',
+      differential: false,
     })
     expect((await until('back', DONE, FAILED)).errorMessage).toBe('')
     expect(await isIdentical(image, targetPath)).toBe(true)
@@ -137,6 +138,7 @@ describe('a killed mover', () => {
       backupId: 'run-1',
       disks: [{ disk: 'vda', targetPath, format: move.ImageFormat.QCOW2, replace: false }],
       startScriptPath: '',
+      differential: false,
     }
     for (const share of [0.01, 0.6]) {
       await calls.startRestore(restore)

@@ -8,6 +8,7 @@ const nothingYet: Omit<Progress, 'size_bytes'> = {
   read_bytes: 0,
   stored_bytes: 0,
   block_count: 0,
+  compared_bytes: 0,
 }
 
 interface Outcome {
@@ -72,6 +73,7 @@ export class MovingDisk {
       resumedAtBytes: BigInt(this.#outcome?.resumedAtBytes ?? 0),
       targetPath: this.targetPath,
       keptPath: this.keptPath,
+      comparedBytes: BigInt(progress.compared_bytes),
       done: this.#outcome !== null,
     })
   }

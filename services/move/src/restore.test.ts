@@ -75,6 +75,7 @@ describe('restore', () => {
       backupId: backup.replace('backups/', ''),
       disks: [{ disk: 'vda', targetPath, format: QCOW2, replace: false }],
       startScriptPath: '',
+      differential: false,
     })
     expect(started?.state).toBe(move.Session_State.MOVING)
     await writeFile(targetPath, 'mine')
@@ -193,6 +194,7 @@ describe('restore', () => {
       backupId: name.replace('backups/', ''),
       disks: [{ disk: 'vda', targetPath: join(folder, 'vda'), format: QCOW2, replace: false }],
       startScriptPath: '',
+      differential: false,
     })
     await calls
     await stand.calls.cancelSession({ name: 'sessions/cancelled' })

@@ -9,13 +9,13 @@ import {
   besidePath,
   isSameFile,
   placeNew,
-  placeOver,
   removeFile,
   sync,
   type TakeBack,
   takeOver,
 } from './place_image.ts'
 import { newSocketPath, runQemuImg, serveImage } from './program.ts'
+import { placeAndUnmark, placeOverMarked } from './restore_mark.ts'
 import { atTarget } from './target_failure.ts'
 import { assertOneFile, nameVmdk } from './vmdk_file.ts'
 
@@ -83,9 +83,11 @@ export class RestoredImage {
 
   /** Gives the image its name. */
   async place(): Promise<TakeBack> {
-    if (this.#kept === null) return await placeNew(this.#part, this.path)
+    if (this.#kept === null) {
+      return await placeAndUnmark(this.path, null, () => placeNew(this.#part, this.path))
+    }
     await checkUnused(this.path)
-    const takeBack = await placeOver(this.#part, this.path, this.#kept)
+    const takeBack = await placeOverMarked(this.#part, this.path, this.#kept)
     this.disk.keptPath = this.#kept
     return async () => {
       await takeBack()

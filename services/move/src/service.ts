@@ -5,6 +5,7 @@ import { move } from '@blockferry/proto'
 import type { Handlers } from '@blockferry/rpc'
 import type { MoveLimits } from './backup_session.ts'
 import type { MoveConfig } from './config.ts'
+import { DifferentialSession } from './differential_session.ts'
 import { findManifest } from './find_manifest.ts'
 import { listManifests } from './list_manifests.ts'
 import type { HeldRepository, Repositories } from './repositories.ts'
@@ -12,6 +13,7 @@ import { RestoreSession } from './restore_session.ts'
 import type { Session } from './session.ts'
 import type { Sessions } from './sessions.ts'
 import { isBackup, startBackup } from './start_backup.ts'
+import { openDifferential } from './start_differential.ts'
 import { openRestore } from './start_restore.ts'
 import { VerifySession } from './verify_session.ts'
 
@@ -68,12 +70,16 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       if (!isBackup(session)) throw argumentInvalid('name', name, 'give a backup session')
       return { backup: await session.commit(decisions) }
     },
-    startRestore: (request) =>
-      startReading(
+    startRestore: (request) => {
+      const [kind, open] = request.differential
+        ? ([DifferentialSession, openDifferential] as const)
+        : ([RestoreSession, openRestore] as const)
+      return startReading(
         request,
-        (session) => session instanceof RestoreSession,
-        (held) => openRestore(request, held, config.runFolder, limits, log),
-      ),
+        (session) => session instanceof kind,
+        (held) => open(request, held, config.runFolder, limits, log),
+      )
+    },
     startVerify: (request) =>
       startReading(
         request,

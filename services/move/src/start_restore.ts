@@ -1,7 +1,12 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { Manifest } from '@blockferry/native'
-import { imageFormatName, imageFormatNames, type move } from '@blockferry/proto'
+import {
+  type ImageFormatName,
+  imageFormatName,
+  imageFormatNames,
+  type move,
+} from '@blockferry/proto'
 import { decodeManifestBody } from '@blockferry/repository'
 import type { MoveLimits } from './backup_session.ts'
 import { findManifest } from './find_manifest.ts'
@@ -31,7 +36,7 @@ export async function openRestore(
   return new RestoreSession(sessionId, { images, script, held, runFolder }, limits, log)
 }
 
-function checkRequest(request: move.StartRestoreRequest): void {
+export function checkRequest(request: move.StartRestoreRequest): void {
   if (request.disks.length === 0) throw argumentInvalid('disks', '', 'give at least one disk')
   const seen = new Set<string>()
   const checkPath = (field: string, path: string): void => {
@@ -44,27 +49,35 @@ function checkRequest(request: move.StartRestoreRequest): void {
   if (request.startScriptPath !== '') checkPath('start_script_path', request.startScriptPath)
 }
 
+/** Errors: DISK_NOT_FOUND. */
+export function storedDisk(manifest: Manifest, disk: string): Manifest['disks'][number] {
+  const stored = manifest.disks.find(({ disk_id }) => disk_id === disk)
+  if (stored) return stored
+  const known = manifest.disks.map(({ disk_id }) => disk_id).join(', ')
+  throw new BackupError(
+    'DISK_NOT_FOUND',
+    `restore backup ${manifest.backup_id}: it has no disk ${JSON.stringify(disk)}; its disks are ${known}`,
+    { backup: manifest.backup_id, disk, disks: known },
+  )
+}
+
+/** Errors: ARGUMENT_INVALID. */
+export function formatOf({ format }: move.RestoreDisk): ImageFormatName {
+  const name = imageFormatName(format)
+  if (name) return name
+  const advice = `give one of ${imageFormatNames.join(', ')}`
+  throw argumentInvalid('disks.format', String(format), advice)
+}
+
 async function prepareImage(
   wanted: move.RestoreDisk,
   manifest: Manifest,
   sessionId: string,
   index: number,
 ): Promise<RestoredImage> {
-  const stored = manifest.disks.find(({ disk_id }) => disk_id === wanted.disk)
-  if (!stored) {
-    const known = manifest.disks.map(({ disk_id }) => disk_id).join(', ')
-    throw new BackupError(
-      'DISK_NOT_FOUND',
-      `restore backup ${manifest.backup_id}: it has no disk ${JSON.stringify(wanted.disk)}; its disks are ${known}`,
-      { backup: manifest.backup_id, disk: wanted.disk, disks: known },
-    )
-  }
+  const stored = storedDisk(manifest, wanted.disk)
   const disk = new MovingDisk(stored.disk_id, stored.size_bytes)
-  const format = imageFormatName(wanted.format)
-  if (!format) {
-    const advice = `give one of ${imageFormatNames.join(', ')}`
-    throw argumentInvalid('disks.format', String(wanted.format), advice)
-  }
+  const format = formatOf(wanted)
   const { targetPath: path, replace } = wanted
   return await RestoredImage.prepare({ disk, stored, path, format, replace }, sessionId, index)
 }

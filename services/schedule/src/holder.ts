@@ -7,7 +7,7 @@ import type { ScheduleLimits } from './config.ts'
 import { HeldRun, RunCancelled } from './held_run.ts'
 import { LeaseWatch } from './lease.ts'
 import { cancelSession } from './move_disks.ts'
-import { runRestore, undoRestore } from './restore.ts'
+import { cancelledOf, runRestore, undoRestore } from './restore.ts'
 import { type Means, runBackup, undoBackup } from './run.ts'
 import { Kind, type RunRow, State } from './run_row.ts'
 import type { RunStore, Unfinished } from './run_store.ts'
@@ -119,7 +119,7 @@ export class Holder {
   }
 
   private failureOf(run: HeldRun, thrown: unknown): BackupError {
-    const failure = asBackupError(thrown)
+    const failure = thrown instanceof RunCancelled ? cancelledOf(run) : asBackupError(thrown)
     if (failure) {
       run.log.warn({ reason: failure.reason, metadata: failure.metadata }, failure.message)
       return failure

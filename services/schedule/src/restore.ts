@@ -1,6 +1,6 @@
 import { BackupError } from '@blockferry/errors'
 import { snapshot } from '@blockferry/proto'
-import type { HeldRun } from './held_run.ts'
+import { type HeldRun, RunCancelled } from './held_run.ts'
 import { cancelSession, followSession } from './move_disks.ts'
 import { patiently } from './patience.ts'
 import type { Means } from './run.ts'
@@ -25,9 +25,22 @@ export async function runRestore(
   )
 }
 
-/** Removes images that are not complete; complete ones only ever appear by rename. */
+/**
+ * Removes images that are not complete; complete ones only ever appear by rename. Images that a
+ * differential restore has begun to change stay as far as they are, marked.
+ */
 export const undoRestore = (run: HeldRun, services: Services): Promise<void> =>
   cancelSession(services.move, run, run.id)
+
+/** What a run says that somebody asked to stop. */
+export function cancelledOf({ id, plan }: HeldRun): BackupError {
+  if (!plan.restore?.differential) return new RunCancelled()
+  return new BackupError(
+    'CANCELLED',
+    `the run was cancelled; images that it had begun to change are half restored and marked: ask for the same restore again, or for another one in place`,
+    { run: `runs/${id}` },
+  )
+}
 
 async function checkOff(run: HeldRun, services: Services, signal: AbortSignal): Promise<void> {
   const { snapshotSilentMs, retryPauseMs } = run.limits

@@ -40,6 +40,7 @@ export async function planRestore(
     backupId: backup.name.split('/').at(-1) ?? '',
     disks: planned,
     startScriptPath,
+    differential: request.differential,
   }
 }
 

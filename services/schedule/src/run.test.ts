@@ -447,6 +447,36 @@ describe('restore and verify runs', () => {
     expect(last.error).toBeUndefined()
   })
 
+  it('asks for a differential restore of the images of a VM that is refused as half restored', async () => {
+    await using client = await site.schedule()
+    const backup = await committed(client)
+    const vm = site.world.vms.get('vm1')
+    if (vm) Object.assign(vm, { state: snapshot.VmState.OFF, refusalReason: 'RESTORE_INCOMPLETE' })
+    const given = { backup, inPlace: true, confirmInPlace: true, differential: true }
+    const restore = schedule.StartRestoreRequest.fromPartial(given)
+    const last = await ended(client, (await client.startRestore(restore)).run)
+    expect(last.state).toBe(State.SUCCEEDED)
+    const { rows } = await site.pool.query<{ plan: { restore: unknown } }>(
+      "SELECT plan FROM schedule.runs WHERE plan ? 'restore'",
+    )
+    const sent = move.StartRestoreRequest.fromJSON(rows[0]?.plan.restore)
+    expect(sent).toMatchObject({ differential: true, startScriptPath: '' })
+    expect(sent.disks.every(({ replace }) => replace)).toBe(true)
+    const again = client.startBackup(request())
+    await expect(again).rejects.toMatchObject({ reason: 'RESTORE_INCOMPLETE' })
+
+    site.world.movingMs = 60_000
+    const started = await client.startRestore(restore)
+    const name = started.run?.name ?? ''
+    await eventually('the restore moves', async () => {
+      return (await client.getRun({ name })).run?.state === State.MOVING
+    })
+    await client.cancelRun({ name })
+    const cancelled = await ended(client, started.run)
+    expect(cancelled).toMatchObject({ state: State.CANCELLED, error: { reason: 'CANCELLED' } })
+    expect(cancelled.error?.message).toContain('half restored and marked')
+  })
+
   it('finds a backup that the catalog lacks, and ends with what the verification found', async () => {
     await using client = await site.schedule()
     const name = await committed(client)

@@ -109,6 +109,11 @@ describe('bad input', () => {
       () => client.startRestore(restore({ targetFolder: '/a/../b' })),
     ],
     ['a folder in place', 'target_folder', () => client.startRestore(restore({ inPlace: true }))],
+    [
+      'a differential restore to a folder',
+      'differential',
+      () => client.startRestore(restore({ differential: true })),
+    ],
     ['an unknown format', 'format', () => client.startRestore(restore({ format: 7 }))],
     ['one disk twice', 'disks', () => client.startRestore(restore({ disks: ['a', 'a'] }))],
     ['a backup to verify', 'backup', () => client.startVerify({ backup: '', requestId: '' })],

@@ -182,9 +182,16 @@ function runHandlers({ runs, holder, limits }: ServiceParts) {
 
 /** The folder of the new images; empty when a VM's own images are replaced. */
 function checkTarget(request: schedule.StartRestoreRequest): string {
-  const { inPlace, confirmInPlace, targetFolder, format } = request
+  const { inPlace, confirmInPlace, differential, targetFolder, format } = request
   if (imageFormatName(format) === null) {
     throw argumentInvalid('format', String(format), `give one of ${imageFormatNames.join(', ')}`)
+  }
+  if (differential && !inPlace) {
+    throw argumentInvalid(
+      'differential',
+      'true',
+      "set in_place with it: it changes the VM's images",
+    )
   }
   if (!inPlace) return checkPath('target_folder', targetFolder)
   if (targetFolder !== '') {

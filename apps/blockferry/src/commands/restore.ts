@@ -16,6 +16,7 @@ interface RestoreOptions {
   disk?: string[]
   format?: move.ImageFormat
   inPlace?: boolean
+  differential?: boolean
   yes?: boolean
   detach?: boolean
 }
@@ -35,6 +36,10 @@ function startVerb(command: Command, outcome: Outcome): void {
     .option('--disk <id>', 'only this disk; repeatable', collect)
     .option('--format <format>', `${imageFormatNames.join(', ')}; default qcow2`, formatArgument)
     .option('--in-place', "replace the VM's own images, which are kept beside; the VM must be off")
+    .option(
+      '--differential',
+      'with --in-place: write only what differs, into the images themselves',
+    )
     .option('--yes', 'confirms --in-place')
     .option('-d, --detach', 'print the name of the run and return at once')
   examples(
@@ -42,6 +47,7 @@ function startVerb(command: Command, outcome: Outcome): void {
     'blockferry restore latest:web-1 --to /srv/restored',
     'blockferry restore 20261123-071500-4f2a9c --to /tmp/x --disk vda --format raw',
     'blockferry restore latest:web-1 --in-place --yes',
+    'blockferry restore latest:web-1 --in-place --differential --yes',
   )
   carryOut<RestoreOptions>(command, outcome, async (context, options, text = '') => {
     checkTarget(text, options)
@@ -52,6 +58,7 @@ function startVerb(command: Command, outcome: Outcome): void {
       targetFolder: options.to === undefined ? '' : resolve(options.to),
       format: options.format ?? move.ImageFormat.QCOW2,
       inPlace: options.inPlace ?? false,
+      differential: options.differential ?? false,
       confirmInPlace: options.yes ?? false,
       requestId: randomHex(8),
     }
@@ -63,9 +70,18 @@ function startVerb(command: Command, outcome: Outcome): void {
   })
 }
 
-function checkTarget(text: string, { to, inPlace, yes }: RestoreOptions): void {
+function checkTarget(text: string, options: RestoreOptions): void {
+  const { to, inPlace, differential, yes } = options
   if ((to === undefined) === !inPlace) {
     throw usageError(`restore ${text}: give either --to DIR or --in-place`)
+  }
+  if (differential && !inPlace) {
+    throw usageError(`restore ${text}: --differential changes the VM's images; add --in-place`)
+  }
+  if (differential && !yes) {
+    throw usageError(
+      `restore ${text} in place: this overwrites what differs in the VM's images, and nothing is kept of it; add --yes`,
+    )
   }
   if (inPlace && !yes) {
     throw usageError(

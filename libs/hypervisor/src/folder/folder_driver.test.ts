@@ -21,7 +21,8 @@ import { newPointId, randomHex, sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { BeginPoint, Vm } from '../driver.ts'
-import { findStorageDaemons, StorageDaemon } from '../storage_daemon.ts'
+import { restoreMarkPath } from '../restore_mark.ts'
+import { daemonFolder, findStorageDaemons, StorageDaemon } from '../storage_daemon.ts'
 import { FolderDriver } from './folder_driver.ts'
 import { assertUnchanged, rememberState } from './image_state.ts'
 
@@ -194,6 +195,43 @@ describe('inventory of a folder', () => {
     expect((await failure(driver.beginPoint(request('a'), signal()))).reason).toBe(
       'VM_WITHOUT_DISKS',
     )
+  })
+
+  it.each(['raw', 'qcow2'])(
+    'refuses a half restored %s image, and still lists it',
+    async (format) => {
+      const path = format === 'raw' ? await image('a/d.raw', 4096) : await qcow2('a/d.qcow2', '1M')
+      await symlink(path, join(images, 'a', '..', 'link'))
+      await writeFile(restoreMarkPath(path), '{"backup": "20261123-071500-4f2a9c"}')
+      const vm = await only()
+      expect(vm.disks).toMatchObject([{ format, location: path }])
+      expect(vm.uncovered).toEqual([])
+      expect(vm.refused?.reason).toBe('RESTORE_INCOMPLETE')
+      expect(vm.refused?.message).toContain('20261123-071500-4f2a9c')
+      const begun = failure(driver.beginPoint(request('a'), signal()))
+      expect((await begun).reason).toBe('RESTORE_INCOMPLETE')
+      // Also when the image is named, and through a link.
+      const link = join(images, 'link')
+      const named = failure(driver.beginPointOfImages(request('x'), [link], signal()))
+      expect((await named).reason).toBe('RESTORE_INCOMPLETE')
+      await rm(restoreMarkPath(path))
+      expect((await only()).refused).toBe(null)
+      await expectNothingLeft()
+    },
+  )
+
+  it('refuses an overlay of a half restored image, whatever the mark says', async () => {
+    const below = await qcow2('a/below.qcow2', '1M')
+    await qcow2('a/top.qcow2', '1M', '-F', 'qcow2', '-b', below)
+    for (const text of ['', '{', 'null', '{"backup": "\\u001b[2J"}', '{"backup": 7}']) {
+      await writeFile(restoreMarkPath(below), text)
+      const vm = await only()
+      expect(vm.refused?.reason).toBe('RESTORE_INCOMPLETE')
+      expect(vm.refused?.message).toContain('of the backup that')
+    }
+    await rm(restoreMarkPath(below))
+    execFileSync('mkfifo', [restoreMarkPath(below)])
+    expect((await only()).refused?.reason).toBe('RESTORE_INCOMPLETE')
   })
 
   it('says that a folder is not there', async () => {
@@ -479,7 +517,9 @@ describe('hooks of a folder VM', () => {
 describe('storage daemon', () => {
   it('saves a bitmap when it is closed', async () => {
     const path = await qcow2('a/d.qcow2', '8M')
-    const daemon = await StorageDaemon.start({ runFolder, tag: 'abcdef', pointId: newPointId() })
+    const daemon = await StorageDaemon.start({
+      folder: daemonFolder(runFolder, 'abcdef', newPointId()),
+    })
     const layer = {
       path,
       format: 'qcow2',

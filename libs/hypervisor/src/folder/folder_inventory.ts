@@ -20,8 +20,9 @@ const vmFileName = 'vm.yaml'
 const yamlBytesMax = 256 * 1024
 const diskExtensions = ['.raw', '.img', '.qcow2', '.vmdk', '.vhd', '.vhdx', '.vdi', '.qed']
 // What a restore in place leaves beside an image: the one it replaced, and, while it works, the new
-// one. Neither is a disk of the machine.
-const restoreLeftover = /\.before-\d{8}-\d{6}-[0-9a-f]{6}$|^\..*\.part$/
+// one or the mark of a half restored one. None of them is a disk of the machine.
+const restoreLeftover =
+  /\.before-\d{8}-\d{6}-[0-9a-f]{6}$|^\..*\.part$|\.restore-incomplete(\.new)?$/
 // Firmware variables, logs and scripts are smaller, disks are not.
 const reportedBytesMin = 1024 * 1024
 const emptyVmFile: VmFile = { id: null, name: null, disks: null, stop: null, start: null }

@@ -5,8 +5,9 @@ import { BackupError } from '@blockferry/errors'
 import { diskIdRule, isDiskId } from '../disk_id.ts'
 import type { UncoveredDisk, Vm, VmDisk } from '../driver.ts'
 import type { ImageFormat, ImageProbe } from '../image/image_format.ts'
-import { findLayers, type ImageLayer, type LayerProblem } from '../image/image_layers.ts'
+import { filesOf, findLayers, type ImageLayer, type LayerProblem } from '../image/image_layers.ts'
 import { probeImage } from '../image/image_probe.ts'
+import { restoreIncomplete } from '../restore_mark.ts'
 import type { Hook } from './vm_file.ts'
 
 export interface ImageDisk {
@@ -36,9 +37,12 @@ export interface ImageWanted {
   format: string | null
 }
 
-/** An image as a disk, as an uncovered disk, or as the reason why the VM is refused. */
+/**
+ * An image as a disk, as an uncovered disk, or as the reason why the VM is refused. A disk that is
+ * half restored refuses the VM, too, but can be restored over.
+ */
 export type ImageFinding =
-  | { kind: 'disk'; disk: ImageDisk }
+  | { kind: 'disk'; disk: ImageDisk; refused: Vm['refused'] }
   | { kind: 'uncovered'; uncovered: UncoveredDisk }
   | { kind: 'refused'; reason: string; message: string }
 
@@ -63,7 +67,8 @@ export async function findImage(wanted: ImageWanted, root: string | null): Promi
   if ('kind' in layers) return problemOf(wanted, layers)
   const { format, sizeBytes } = probe
   const { id, path } = wanted
-  return { kind: 'disk', disk: { id, path, format, sizeBytes, layers } }
+  const disk = { id, path, format, sizeBytes, layers }
+  return { kind: 'disk', disk, refused: await firstIncomplete(filesOf(layers)) }
 }
 
 function problemOf(wanted: ImageWanted, { kind, message }: LayerProblem): ImageFinding {
@@ -84,6 +89,14 @@ function problemOf(wanted: ImageWanted, { kind, message }: LayerProblem): ImageF
   }
 }
 
+async function firstIncomplete(paths: string[]): Promise<Vm['refused']> {
+  for (const path of paths) {
+    const refused = await restoreIncomplete(path)
+    if (refused) return refused
+  }
+  return null
+}
+
 /** Puts findings together; an id that cannot be kept, or two disks of one id, refuse the VM. */
 export function imageVm(
   about: Pick<ImageVm, 'identity' | 'name' | 'stop' | 'start'>,
@@ -96,6 +109,7 @@ export function imageVm(
       vm.refused ??= { reason: finding.reason, message: finding.message }
     else if (finding.kind === 'uncovered') vm.uncovered.push(finding.uncovered)
     else {
+      vm.refused ??= finding.refused
       if (!isDiskId(finding.disk.id)) vm.refused ??= badDiskId(about.name, finding.disk)
       if (ids.has(finding.disk.id)) {
         vm.refused ??= {

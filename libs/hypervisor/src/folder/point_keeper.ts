@@ -78,7 +78,8 @@ export class PointKeeper implements AsyncDisposable {
   }
 
   async startDaemon(file: PointFile, signal: AbortSignal): Promise<StorageDaemon> {
-    const daemon = await StorageDaemon.start({ ...this.#options, pointId: file.pointId, signal })
+    const folder = this.#folderOf(file.pointId)
+    const daemon = await StorageDaemon.start({ folder, signal })
     this.#daemons.set(file.pointId, daemon)
     return daemon
   }

@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { diskIdRule, isDiskId } from '../disk_id.ts'
 import type { UncoveredDisk, Vm, VmConfig, VmDisk, VmState } from '../driver.ts'
 import type { Qmp } from '../qmp.ts'
+import { restoreIncomplete } from '../restore_mark.ts'
 import type { BitmapDisk } from './bitmaps.ts'
 import { BlockGraph, type BlockNode, type Frontend } from './graph.ts'
 import type { QemuProcess } from './process.ts'
@@ -57,7 +58,7 @@ export async function readVm(
       ...{ id, format, sizeBytes, location },
     })),
     uncovered,
-    refused: refusal(uuid, shownName, status, disks),
+    refused: refusal(uuid, shownName, status, disks) ?? (await firstIncomplete(disks, process)),
     config: configOf(process, disks),
   }
   const agentSocket = await readAgentSocket(qmp, devices, process)
@@ -99,6 +100,18 @@ function refusal(uuid: string, name: string, status: string, disks: QemuDisk[]):
   }
   if (disks.length > 0) return null
   return { reason: 'VM_WITHOUT_DISKS', message: `VM ${name} has no disk that QEMU can read` }
+}
+
+/** A machine that was started from an image that is half restored. */
+async function firstIncomplete(
+  disks: QemuDisk[],
+  process: QemuProcess | null,
+): Promise<Vm['refused']> {
+  for (const { location } of disks) {
+    const found = await restoreIncomplete(resolve(process?.cwd ?? '/', location))
+    if (found) return { ...found, message: `${found.message}; shut the VM down first` }
+  }
+  return null
 }
 
 interface Device {

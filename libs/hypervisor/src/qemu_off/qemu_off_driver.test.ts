@@ -8,6 +8,7 @@ import { BackupError } from '@blockferry/errors'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { BaseCandidate, BeginPoint, Point, PointDisk, Vm } from '../driver.ts'
 import { bitmapName } from '../qemu/bitmaps.ts'
+import { restoreMarkPath } from '../restore_mark.ts'
 import { findStorageDaemons } from '../storage_daemon.ts'
 import { QemuOffDriver } from './qemu_off_driver.ts'
 
@@ -221,6 +222,15 @@ describe('point of a QEMU machine that is off', () => {
     await other.releasePoint(point.pointId, 'dropped')
     expect(await other.findPoints(signal())).toEqual([])
     expect(await findStorageDaemons(runFolder)).toEqual([])
+  })
+
+  it('refuses a machine with a half restored image, and still knows its disks', async () => {
+    await writeFile(restoreMarkPath(path('b')), '')
+    const [vm] = await driver.inventory(signal())
+    expect(vm).toMatchObject({ state: 'off', refused: { reason: 'RESTORE_INCOMPLETE' } })
+    expect(vm?.disks.map(({ id }) => id)).toEqual(['a', 'b'])
+    const refused = await failure(driver.beginPoint(request(), signal()))
+    expect(refused.reason).toBe('RESTORE_INCOMPLETE')
   })
 
   it('lists a machine whose image is gone as refused', async () => {

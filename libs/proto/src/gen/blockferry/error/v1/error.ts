@@ -201,6 +201,11 @@ export const Reason = {
    * ABORTED.
    */
   HOOK_FAILED: 65,
+  /**
+   * RESTORE_INCOMPLETE - The image is half restored: a differential restore over it was begun and has not ended. The
+   * mark beside it says of which backup; run that restore again. Code: FAILED_PRECONDITION.
+   */
+  RESTORE_INCOMPLETE: 66,
 } as const;
 
 export type Reason = typeof Reason[keyof typeof Reason];
@@ -272,6 +277,7 @@ export namespace Reason {
   export type DATABASE_INCOMPATIBLE = typeof Reason.DATABASE_INCOMPATIBLE;
   export type DATABASE_BUSY = typeof Reason.DATABASE_BUSY;
   export type HOOK_FAILED = typeof Reason.HOOK_FAILED;
+  export type RESTORE_INCOMPLETE = typeof Reason.RESTORE_INCOMPLETE;
 }
 
 export function reasonFromJSON(object: any): Reason {
@@ -474,6 +480,9 @@ export function reasonFromJSON(object: any): Reason {
     case 65:
     case "REASON_HOOK_FAILED":
       return Reason.HOOK_FAILED;
+    case 66:
+    case "REASON_RESTORE_INCOMPLETE":
+      return Reason.RESTORE_INCOMPLETE;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }
@@ -613,6 +622,8 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_DATABASE_BUSY";
     case Reason.HOOK_FAILED:
       return "REASON_HOOK_FAILED";
+    case Reason.RESTORE_INCOMPLETE:
+      return "REASON_RESTORE_INCOMPLETE";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }

@@ -130,7 +130,7 @@ export interface DiskProgress {
   positionBytes: bigint;
   /** Bytes the source reports as allocated, as far as it is known. */
   allocatedBytes: bigint;
-  /** Bytes marked as changed since the base. */
+  /** Bytes marked as changed since the base (backup); bytes that differed (differential restore). */
   changedBytes: bigint;
   /** Bytes read from the source (backup) or from packs (restore, verify). */
   readBytes: bigint;
@@ -148,6 +148,11 @@ export interface DiskProgress {
   done: boolean;
   /** Where the image that was replaced is kept; empty when nothing was replaced. */
   keptPath: string;
+  /**
+   * Bytes of the image that were read and compared, in a differential restore; 0 in any other
+   * session. Holes are not read.
+   */
+  comparedBytes: bigint;
 }
 
 /** A session of the mover. */
@@ -536,6 +541,14 @@ export interface StartRestoreRequest {
   disks: RestoreDisk[];
   /** Where a script that starts the machine from the new images is written; empty writes none. */
   startScriptPath: string;
+  /**
+   * Every disk has replace set, and its image is changed in place instead: it is locked and marked
+   * as incomplete, read, compared, and only the 4 KiB pages that differ are written. Nothing is
+   * kept of the old image. Whenever it ends early the mark stays, and the same session started
+   * again, or any other restore over the image, finishes. docs/restore.md has the order of the
+   * steps. Errors: TARGET_IN_USE, DISK_SIZE_MISMATCH, IMAGE_MISSING, IMAGE_DAMAGED.
+   */
+  differential: boolean;
 }
 
 /** Response of StartRestore. */
@@ -702,6 +715,7 @@ function createBaseDiskProgress(): DiskProgress {
     targetPath: "",
     done: false,
     keptPath: "",
+    comparedBytes: 0n,
   };
 }
 
@@ -769,6 +783,12 @@ export const DiskProgress: MessageFns<DiskProgress> = {
     }
     if (message.keptPath !== "") {
       writer.uint32(106).string(message.keptPath);
+    }
+    if (message.comparedBytes !== 0n) {
+      if (BigInt.asIntN(64, message.comparedBytes) !== message.comparedBytes) {
+        throw new globalThis.Error("value provided for field message.comparedBytes of type int64 too large");
+      }
+      writer.uint32(112).int64(message.comparedBytes);
     }
     return writer;
   },
@@ -890,6 +910,14 @@ export const DiskProgress: MessageFns<DiskProgress> = {
             message.keptPath = reader.string();
             continue;
           }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.comparedBytes = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -957,6 +985,11 @@ export const DiskProgress: MessageFns<DiskProgress> = {
         : isSet(object.kept_path)
         ? globalThis.String(object.kept_path)
         : "",
+      comparedBytes: isSet(object.comparedBytes)
+        ? BigInt(object.comparedBytes)
+        : isSet(object.compared_bytes)
+        ? BigInt(object.compared_bytes)
+        : 0n,
     };
   },
 
@@ -1001,6 +1034,9 @@ export const DiskProgress: MessageFns<DiskProgress> = {
     if (message.keptPath !== "") {
       obj.keptPath = message.keptPath;
     }
+    if (message.comparedBytes !== 0n) {
+      obj.comparedBytes = message.comparedBytes.toString();
+    }
     return obj;
   },
 
@@ -1034,6 +1070,9 @@ export const DiskProgress: MessageFns<DiskProgress> = {
     message.targetPath = object.targetPath ?? "";
     message.done = object.done ?? false;
     message.keptPath = object.keptPath ?? "";
+    message.comparedBytes = (object.comparedBytes !== undefined && object.comparedBytes !== null)
+      ? BigInt(object.comparedBytes)
+      : 0n;
     return message;
   },
 };
@@ -3156,7 +3195,7 @@ export const RestoreDisk: MessageFns<RestoreDisk> = {
 };
 
 function createBaseStartRestoreRequest(): StartRestoreRequest {
-  return { sessionId: "", folder: "", backupId: "", disks: [], startScriptPath: "" };
+  return { sessionId: "", folder: "", backupId: "", disks: [], startScriptPath: "", differential: false };
 }
 
 export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
@@ -3175,6 +3214,9 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
     }
     if (message.startScriptPath !== "") {
       writer.uint32(42).string(message.startScriptPath);
+    }
+    if (message.differential !== false) {
+      writer.uint32(80).bool(message.differential);
     }
     return writer;
   },
@@ -3232,6 +3274,14 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
             message.startScriptPath = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.differential = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3263,6 +3313,7 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
         : isSet(object.start_script_path)
         ? globalThis.String(object.start_script_path)
         : "",
+      differential: isSet(object.differential) ? globalThis.Boolean(object.differential) : false,
     };
   },
 
@@ -3283,6 +3334,9 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
     if (message.startScriptPath !== "") {
       obj.startScriptPath = message.startScriptPath;
     }
+    if (message.differential !== false) {
+      obj.differential = message.differential;
+    }
     return obj;
   },
 
@@ -3296,6 +3350,7 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
     message.backupId = object.backupId ?? "";
     message.disks = object.disks?.map((e) => RestoreDisk.fromPartial(e)) || [];
     message.startScriptPath = object.startScriptPath ?? "";
+    message.differential = object.differential ?? false;
     return message;
   },
 };
@@ -4019,7 +4074,7 @@ export const MoveServiceService = {
       Buffer.from(CommitBackupResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CommitBackupResponse => CommitBackupResponse.decode(value),
   },
-  /** Starts to restore disks of a backup to new places. Idempotent by session name. */
+  /** Starts to restore disks of a backup, to new places or over images. Idempotent by session name. */
   startRestore: {
     path: "/blockferry.move.v1.MoveService/StartRestore" as const,
     requestStream: false as const,
@@ -4097,7 +4152,7 @@ export interface MoveServiceServer extends UntypedServiceImplementation {
    * Errors: SESSION_NOT_FOUND, RUN_FENCED, REPOSITORY_FULL, …
    */
   commitBackup: handleUnaryCall<CommitBackupRequest, CommitBackupResponse>;
-  /** Starts to restore disks of a backup to new places. Idempotent by session name. */
+  /** Starts to restore disks of a backup, to new places or over images. Idempotent by session name. */
   startRestore: handleUnaryCall<StartRestoreRequest, StartRestoreResponse>;
   /** Starts to read, decode and prove every chunk of a backup. Idempotent by session name. */
   startVerify: handleUnaryCall<StartVerifyRequest, StartVerifyResponse>;
@@ -4216,7 +4271,7 @@ export interface MoveServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CommitBackupResponse) => void,
   ): ClientUnaryCall;
-  /** Starts to restore disks of a backup to new places. Idempotent by session name. */
+  /** Starts to restore disks of a backup, to new places or over images. Idempotent by session name. */
   startRestore(
     request: StartRestoreRequest,
     callback: (error: ServiceError | null, response: StartRestoreResponse) => void,

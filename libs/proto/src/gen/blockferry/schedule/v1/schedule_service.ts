@@ -227,9 +227,12 @@ export const Run_State = {
   RECORDING: 5,
   /** SUCCEEDED - Ended well. */
   SUCCEEDED: 6,
-  /** FAILED - Ended with an error; nothing of it is visible. */
+  /**
+   * FAILED - Ended with an error; nothing of it is visible, but that a differential restore leaves images
+   * that are half restored, and marked.
+   */
   FAILED: 7,
-  /** CANCELLED - Ended because somebody asked for it; nothing of it is visible. */
+  /** CANCELLED - Ended because somebody asked for it; what is visible is as with STATE_FAILED. */
   CANCELLED: 8,
 } as const;
 
@@ -441,6 +444,14 @@ export interface StartRestoreRequest {
   confirmInPlace: boolean;
   /** Makes the call safe to repeat: the same id returns the same run. */
   requestId: string;
+  /**
+   * With in_place: change the VM's own images where they are and write only what differs, which is
+   * found by reading them. Needs no room for a second image, and nothing is kept of the old one:
+   * from the first byte to the last the images are half restored. They are marked until then,
+   * backups of the VM are refused with RESTORE_INCOMPLETE, and a run that ended early is finished
+   * by asking for the same restore again.
+   */
+  differential: boolean;
 }
 
 /** Response of StartRestore. */
@@ -2705,7 +2716,16 @@ export const StartBackupResponse: MessageFns<StartBackupResponse> = {
 };
 
 function createBaseStartRestoreRequest(): StartRestoreRequest {
-  return { backup: "", disks: [], targetFolder: "", format: 0, inPlace: false, confirmInPlace: false, requestId: "" };
+  return {
+    backup: "",
+    disks: [],
+    targetFolder: "",
+    format: 0,
+    inPlace: false,
+    confirmInPlace: false,
+    requestId: "",
+    differential: false,
+  };
 }
 
 export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
@@ -2730,6 +2750,9 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(58).string(message.requestId);
+    }
+    if (message.differential !== false) {
+      writer.uint32(80).bool(message.differential);
     }
     return writer;
   },
@@ -2803,6 +2826,14 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.differential = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2840,6 +2871,7 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      differential: isSet(object.differential) ? globalThis.Boolean(object.differential) : false,
     };
   },
 
@@ -2866,6 +2898,9 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.differential !== false) {
+      obj.differential = message.differential;
+    }
     return obj;
   },
 
@@ -2881,6 +2916,7 @@ export const StartRestoreRequest: MessageFns<StartRestoreRequest> = {
     message.inPlace = object.inPlace ?? false;
     message.confirmInPlace = object.confirmInPlace ?? false;
     message.requestId = object.requestId ?? "";
+    message.differential = object.differential ?? false;
     return message;
   },
 };
