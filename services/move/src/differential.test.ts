@@ -1,7 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, open, readdir, readFile, readlink, stat, symlink } from 'node:fs/promises'
+import {
+  chmod,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  rmdir,
+  stat,
+  symlink,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 import { sleep } from '@blockferry/core'
 import { asBackupError, type BackupError } from '@blockferry/errors'
@@ -244,7 +254,7 @@ describe('differential restore', () => {
     },
   )
 
-  it('keeps every image marked until all are whole', async () => {
+  it.runIf(isRoot)('keeps every image marked until all are whole', async () => {
     const small = await stand.raw('small.raw', mib, [{ offset: 0, size: mib, seed: 3 }])
     const made = await stand.backup(
       stand.request([
@@ -257,23 +267,46 @@ describe('differential restore', () => {
       ]),
     )
     const one = await stand.raw('one.raw', mib, [])
-    const two = await aged('raw')
-    const disks = [
-      { disk: 'a', targetPath: one, format: RAW, replace: true },
-      { disk: 'b', targetPath: two, format: RAW, replace: true },
-    ]
-    // A directory where the new mark of the second image is prepared: it cannot be marked.
-    await mkdir(join(`${restoreMarkPath(two)}.new`, 'in the way'), { recursive: true })
-    const failed = await stand.restore(made.name, disks, { differential: true })
+    const folder = stand.path('half')
+    await mkdir(folder)
+    await run('mount', ['-t', 'tmpfs', '-o', 'size=40m', 'tmpfs', folder])
+    try {
+      const two = join(folder, 'two.raw')
+      await run('qemu-img', ['create', '-q', '-f', 'raw', two, String(size)])
+      const ballast = await open(join(folder, 'ballast'), 'w')
+      await ballast.writeFile(Buffer.alloc(30 * mib))
+      await ballast.close()
+      const disks = [
+        { disk: 'a', targetPath: one, format: RAW, replace: true },
+        { disk: 'b', targetPath: two, format: RAW, replace: true },
+      ]
+      const failed = await stand.restore(made.name, disks, { differential: true })
+      expect(failed).toMatchObject({ state: FAILED, errorReason: 'TARGET_FULL' })
+      // The first is whole, but with the second it would show two instants.
+      expect(await isIdentical(small, one)).toBe(true)
+      for (const path of [one, two]) expect(existsSync(restoreMarkPath(path))).toBe(true)
+      await run('rm', [join(folder, 'ballast')])
+      const session = await stand.restore(made.name, disks, { differential: true })
+      expect(session.errorMessage).toBe('')
+      expect(await isIdentical(wanted, two)).toBe(true)
+      for (const path of [one, two]) expect(existsSync(restoreMarkPath(path))).toBe(false)
+    } finally {
+      await run('umount', [folder])
+    }
+  })
+
+  it('changes no byte when one of the images cannot be marked', async () => {
+    const one = await aged('raw')
+    const before = await readFile(one)
+    // A folder in the place where the mark is prepared.
+    const inTheWay = `${restoreMarkPath(one)}.new`
+    await mkdir(inTheWay)
+    const failed = await restore(one, RAW)
     expect(failed.state).toBe(FAILED)
-    expect(existsSync(restoreMarkPath(one))).toBe(true)
-    expect((await readFile(one)).equals(Buffer.alloc(mib))).toBe(true)
-    await run('rm', ['-r', `${restoreMarkPath(two)}.new`])
-    const session = await stand.restore(made.name, disks, { differential: true })
-    expect(session.errorMessage).toBe('')
-    expect(await isIdentical(small, one)).toBe(true)
-    expect(await isIdentical(wanted, two)).toBe(true)
-    for (const path of [one, two]) expect(existsSync(restoreMarkPath(path))).toBe(false)
+    expect((await readFile(one)).equals(before)).toBe(true)
+    expect(existsSync(restoreMarkPath(one))).toBe(false)
+    await rmdir(inTheWay)
+    expect((await restore(one, RAW)).errorMessage).toBe('')
   })
 
   it('refuses an image of another size and one that is missing', async () => {
