@@ -250,8 +250,15 @@ class ModelTarget final : public DiskTarget {
   Status Write(uint64_t offset, Bytes bytes) override {
     std::lock_guard lock(mutex_);
     EXPECT_LE(offset + bytes.size(), disk.size);
-    EXPECT_EQ(bytes.size(), BlockSizeAt(disk.size, offset / kBlockSize));
-    EXPECT_TRUE(disk.blocks.emplace(offset / kBlockSize, MakeBlock(bytes)).second);
+    EXPECT_EQ(offset % kBlockSize, 0u);
+    while (!bytes.empty()) {
+      const uint64_t index = offset / kBlockSize;
+      const size_t size = BlockSizeAt(disk.size, index);
+      EXPECT_GE(bytes.size(), size);
+      EXPECT_TRUE(disk.blocks.emplace(index, MakeBlock(bytes.first(size))).second);
+      bytes = bytes.subspan(size);
+      offset += size;
+    }
     return {};
   }
   Status Finish() override { return {}; }

@@ -14,8 +14,8 @@ class DiskTarget {
   // What was not finished is as if it had never been, where the target can do that.
   virtual ~DiskTarget() = default;
 
-  // Writes a block, in any order, from any thread. Bytes that are never written read as
-  // zeroes.
+  // Writes whole blocks side by side, in any order, from any thread. Bytes that are never
+  // written read as zeroes.
   virtual Status Write(uint64_t offset_bytes, Bytes bytes) = 0;
 
   // Makes everything durable. REQUIRES: no Write under way.

@@ -8,7 +8,8 @@
 namespace blockferry {
 namespace {
 
-constexpr size_t kWriteCountMax = 32;
+// Each keeps what it writes, at most the 1 MiB that a restore writes at once.
+constexpr size_t kWriteCountMax = 16;
 constexpr int64_t kStallTimeoutMs = 60'000;
 
 }  // namespace
