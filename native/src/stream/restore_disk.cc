@@ -13,7 +13,7 @@ namespace blockferry {
 namespace {
 
 constexpr unsigned kThreadCountMax = 4;
-constexpr size_t kBatchBlockCount = 16;
+constexpr size_t kBatchBlockCount = 8;
 constexpr size_t kOpenBatchesPerThread = 4;
 
 struct Restore {

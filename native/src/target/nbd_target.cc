@@ -8,7 +8,7 @@
 namespace blockferry {
 namespace {
 
-// Each keeps what it writes, at most the 1 MiB that a restore writes at once.
+// Each keeps what it writes, at most the 512 KiB that a restore writes at once.
 constexpr size_t kWriteCountMax = 16;
 constexpr int64_t kStallTimeoutMs = 60'000;
 
