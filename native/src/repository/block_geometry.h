@@ -9,7 +9,12 @@
 
 namespace blockferry {
 
+#ifdef BLOCKFERRY_BLOCK_SIZE
+// Only bench/block_size.sh builds with another size, to measure it.
+inline constexpr uint32_t kBlockSize = BLOCKFERRY_BLOCK_SIZE;
+#else
 inline constexpr uint32_t kBlockSize = 64 * 1024;
+#endif
 // The border to JavaScript carries sizes in a number.
 inline constexpr uint64_t kDiskSizeMax = uint64_t{1} << 53;
 
