@@ -6,19 +6,22 @@
 #ifndef BLOCKFERRY_SOURCE_BLOCK_SOURCE_H_
 #define BLOCKFERRY_SOURCE_BLOCK_SOURCE_H_
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "core/status.h"
-#include "repository/block_geometry.h"
 
 namespace blockferry {
 
 // Best of the measured settings over NBD on one connection (256 KiB requests, 8 to 16
 // in flight: 1.3 to 2.3 GiB/s; 4 MiB requests: 0.2 GiB/s).
-inline constexpr uint64_t kReadSizeBytesMax = std::max<uint64_t>(256 * 1024, kBlockSize);
+#if defined(BLOCKFERRY_BLOCK_SIZE) && BLOCKFERRY_BLOCK_SIZE > 256 * 1024
+// A read is at least a block; see repository/block_geometry.h.
+inline constexpr uint64_t kReadSizeBytesMax = BLOCKFERRY_BLOCK_SIZE;
+#else
+inline constexpr uint64_t kReadSizeBytesMax = 256 * 1024;
+#endif
 inline constexpr size_t kReadCountMax = 16;
 
 struct Extent {
