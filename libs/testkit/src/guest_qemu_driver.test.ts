@@ -330,6 +330,18 @@ describe('QemuDriver with a running guest', () => {
     await expectUntouched()
   })
 
+  it('lists no point that was released, whoever asks the monitor meanwhile', async () => {
+    const { pointId } = await driver.beginPoint(requestOf(), signal)
+    expect(await driver.findPoints(signal)).toMatchObject([{ pointId, ours: true }])
+    await driver.releasePoint(pointId, 'dropped', signal)
+    const lists: Promise<unknown>[] = []
+    for (let count = 0; count < 20; count++) {
+      lists.push(driver.findPoints(signal))
+      await sleep(5)
+    }
+    for (const list of lists) expect(await list).toEqual([])
+  })
+
   it.each([
     ['SIGKILL', 'freeze'],
     ['SIGKILL', 'pause'],

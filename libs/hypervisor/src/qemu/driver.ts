@@ -205,6 +205,8 @@ export class QemuDriver implements HypervisorDriver {
         const release = () =>
           withMonitor(path, signal, (qmp) => this.#release(qmp, pointId, outcome, record))
         await ignoreAbsent(() => this.#againWithoutReaders(pointId, release))
+        // Who lists the points now must not be told of one that is gone.
+        this.#host.forget(path)
       })
       // Without a record the point may be anywhere: a monitor that hangs must not keep it there.
       await releasing.catch((thrown) => faults.push(thrown))

@@ -36,6 +36,11 @@ export class QemuHost {
     throw new BackupError('VM_NOT_FOUND', message, { vm: identity })
   }
 
+  /** The next listing asks the monitor again, even if it has to wait for it. */
+  forget(monitor: string): void {
+    this.#last.delete(monitor)
+  }
+
   async #look(path: string, processes: QemuProcess[], signal: AbortSignal): Promise<HostVm | null> {
     const last = this.#last.get(path)
     if (last && this.#monitors.isHeld(path)) return last
