@@ -12,6 +12,10 @@
 namespace blockferry {
 namespace {
 
+// Larger than what a disk takes in one go, and far below what the kernel lets pile up. Smaller
+// pieces make the calls cost more than they win.
+constexpr uint64_t kWriteBackBytes = uint64_t{32} << 20;
+
 // The name of a new file is durable once its folder is synced.
 Status SyncFolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -46,7 +50,13 @@ RawTarget::~RawTarget() {
 }
 
 Status RawTarget::Write(uint64_t offset_bytes, Bytes bytes) {
-  return WriteAt(fd_, path_, offset_bytes, bytes);
+  RETURN_IF_ERROR(WriteAt(fd_, path_, offset_bytes, bytes));
+  const uint64_t before = written_bytes_.fetch_add(bytes.size());
+  if (before / kWriteBackBytes != (before + bytes.size()) / kWriteBackBytes) {
+    // Only begins the writing; whether it succeeded is for fsync to say.
+    sync_file_range(fd_, 0, 0, SYNC_FILE_RANGE_WRITE);
+  }
+  return Status();
 }
 
 Status RawTarget::Finish() {

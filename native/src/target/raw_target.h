@@ -1,8 +1,10 @@
 // A raw image file that did not exist before. Holes are kept; without Finish() the file
-// is removed.
+// is removed. What was written is on its way to the disk long before Finish() waits for it.
 #ifndef BLOCKFERRY_TARGET_RAW_TARGET_H_
 #define BLOCKFERRY_TARGET_RAW_TARGET_H_
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -24,6 +26,7 @@ class RawTarget final : public DiskTarget {
   RawTarget(int fd, std::string path) : fd_(fd), path_(std::move(path)) {}
 
   int fd_;
+  std::atomic<uint64_t> written_bytes_ = 0;
   std::string path_;
   bool finished_ = false;
 };
