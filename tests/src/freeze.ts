@@ -84,7 +84,9 @@ async function run({ runs, seed, folder, tell }: ScenarioOptions): Promise<Row[]
     await brokenAgent(lab, watcher, 'freeze hook hangs', 'echo hang 40 >/run/hook-mode', seed),
   )
   // The hook returns at last, and the agent has frozen for nobody.
-  await lab.guest.sh('echo ok >/run/hook-mode; pkill -f "^sleep 40"')
+  await lab.guest.sh(
+    'echo ok >/run/hook-mode; for pid in $(pgrep -f "^sleep 40"); do kill $pid; done',
+  )
   await watcher.untilWriting(heldMsMax)
   rows.push(
     await brokenAgent(
