@@ -31,8 +31,6 @@
 namespace blockferry {
 namespace {
 
-constexpr uint64_t kPageSize = 4096;
-
 [[noreturn]] void Fail(const Status& status) {
   std::fprintf(stderr, "%s\n", status.message().c_str());
   _exit(1);

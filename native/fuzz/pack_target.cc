@@ -70,15 +70,28 @@ void MendHeader(MutableBytes file) {
   MendDigest(file.first(digested), kShortDigestSize, file.data() + digested);
 }
 
+size_t PatchCount(Bytes rows) {
+  size_t count = 0;
+  for (size_t at = 0; at < rows.size(); at += kEntrySize) {
+    count += rows[at + kNameSize + 12] == std::byte{3} ? 1 : 0;
+  }
+  return count;
+}
+
 void MendTable(MutableBytes file) {
   if (file.size() < kHeaderSize + kFooterSize) return;
   std::byte* footer = file.data() + file.size() - kFooterSize;
   const uint64_t rows = uint64_t{LoadLe<uint32_t>(footer + 8)} * kEntrySize;
-  if (rows > file.size() - kHeaderSize - kFooterSize) return;
-  const size_t offset = file.size() - kFooterSize - static_cast<size_t>(rows);
-  StoreLe(footer, uint64_t{offset});
-  MendDigest(file.subspan(offset, static_cast<size_t>(rows) + kFooterDigestedSize),
-             kFooterDigestSize, footer + kFooterDigestedSize);
+  const size_t room = file.size() - kHeaderSize - kFooterSize;
+  // As many bases as there are patches among the rows that lie before them.
+  for (uint64_t bases = 0; rows + bases <= room && bases <= 8 * kBaseSize; bases += kBaseSize) {
+    const size_t offset = file.size() - kFooterSize - static_cast<size_t>(rows + bases);
+    if (PatchCount(file.subspan(offset, rows)) * kBaseSize != bases) continue;
+    StoreLe(footer, uint64_t{offset});
+    MendDigest(file.subspan(offset, static_cast<size_t>(rows + bases) + kFooterDigestedSize),
+               kFooterDigestSize, footer + kFooterDigestedSize);
+    return;
+  }
 }
 
 void ReadRecords(const PackTable& table, MutableBytes file, bool mend) {
@@ -90,6 +103,13 @@ void ReadRecords(const PackTable& table, MutableBytes file, bool mend) {
     }
     BytesFile whole(file);
     const RecordRequest request{entry.type, entry.name, entry.offset, entry.stored_size, false};
+    if (entry.type == RecordType::kPatch) {
+      const Result<Patch> patch = ReadPatchAt(whole, request, plain.size());
+      if (patch.ok()) {
+        LayPagesOver(patch->head.pages, patch->pages, MutableBytes(plain).first(patch->plain_size));
+      }
+      continue;
+    }
     const Result<size_t> size = ReadRecordAt(whole, request, plain);
     assert(!size.ok() || (*size > 0 && *size <= plain.size()));
   }
@@ -104,6 +124,23 @@ void Run(Bytes input) {
   OneFile files(file);
   const Result<PackTable> table = ReadPackTable(files, "pack", kRepository, kId);
   if (table.ok()) ReadRecords(*table, file, (mend & kMendRecords) != 0);
+}
+
+void AddPatch(PackWriter* pack, Encoder* encoder) {
+  PatchHead head{Digest{std::byte{5}}, {}};
+  head.pages.set(0);
+  const ByteVector page(200, std::byte{'p'});
+  ByteVector stored(kPatchHeadSize + page.size());
+  const EncodedBlock encoded = encoder->Encode(page, MutableBytes(stored).subspan(kPatchHeadSize));
+  EncodePatchHead(head, MutableBytes(stored).first(kPatchHeadSize));
+  std::copy(encoded.bytes.begin(), encoded.bytes.end(), stored.begin() + kPatchHeadSize);
+  stored.resize(kPatchHeadSize + encoded.bytes.size());
+  NewRecord record{RecordType::kPatch, encoded.codec, Blake3Hash(stored),
+                   static_cast<uint32_t>(page.size()), stored};
+  record.base = head.base;
+  const Result<PackEntry> entry = pack->Append(record);
+  assert(entry.ok());
+  pack->Add(*entry);
 }
 
 // Small chunks of every codec: the fuzzer changes bytes of each.
@@ -127,6 +164,7 @@ std::vector<ByteVector> Seeds() {
       assert(entry.ok());
       (*pack)->Add(*entry);
     }
+    AddPatch(pack->get(), encoder.get());
     const Status sealed = (*pack)->Seal("/", "/pack");
     assert(sealed.ok());
     const Result<ByteVector> bytes = ReadWholeFile(files, "/pack", kInputSizeMax);

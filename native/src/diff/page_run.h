@@ -6,10 +6,9 @@
 #include <cstddef>
 
 #include "core/bytes.h"
+#include "repository/block_geometry.h"
 
 namespace blockferry {
-
-inline constexpr size_t kPageSize = 4096;
 
 // Bytes of a block; a size of 0 says that there is no run any more.
 struct PageRun {

@@ -15,6 +15,10 @@ inline constexpr uint32_t kBlockSize = BLOCKFERRY_BLOCK_SIZE;
 #else
 inline constexpr uint32_t kBlockSize = 64 * 1024;
 #endif
+// Blocks that change a little are stored as the pages that changed.
+inline constexpr size_t kPageSize = 4096;
+inline constexpr size_t kPageCountMax = kBlockSize / kPageSize;
+static_assert(kBlockSize % kPageSize == 0);
 // The border to JavaScript carries sizes in a number.
 inline constexpr uint64_t kDiskSizeMax = uint64_t{1} << 53;
 

@@ -29,22 +29,24 @@ Status DiskWriter::PutIndex(uint64_t index, const Digest& name, uint64_t ordinal
   return map_.Put(index, name);
 }
 
-Status DiskWriter::Put(uint64_t index, const NewRecord& record) {
+Result<bool> DiskWriter::Put(uint64_t index, const NewRecord& record) {
   assert(index >= map_.next_index() && index < block_count_);
-  assert(record.type == RecordType::kChunk && record.plain_size == BlockSizeAt(size_, index));
-  ASSIGN_OR_RETURN(Session::Put put, session_->PutRecord(record));
-  if (put.stored_size != 0) {
-    counters_.stored += put.stored_size;
+  assert(kWholeOrPatch.Has(record.type) && record.plain_size == BlockSizeAt(size_, index));
+  ASSIGN_OR_RETURN(const std::optional<Session::Put> put, session_->PutRecord(record));
+  if (!put) return false;
+  if (put->stored_size != 0) {
+    counters_.stored += put->stored_size;
     ++counters_.block_count;
   }
   // When this block filled a pack, all blocks before it are durable with that: the best moment.
   RETURN_IF_ERROR(SaveCheckpointWhenDue(index));
-  return PutIndex(index, record.name, put.ordinal);
+  RETURN_IF_ERROR(PutIndex(index, record.name, put->ordinal));
+  return true;
 }
 
 Result<bool> DiskWriter::PutKnown(uint64_t index, const Digest& name) {
   assert(index >= map_.next_index() && index < block_count_);
-  ASSIGN_OR_RETURN(std::optional<Session::Put> put, session_->PutPresent(RecordType::kChunk, name));
+  ASSIGN_OR_RETURN(std::optional<Session::Put> put, session_->PutPresent(kWholeOrPatch, name));
   if (!put) return false;
   RETURN_IF_ERROR(SaveCheckpointWhenDue(index));
   RETURN_IF_ERROR(PutIndex(index, name, put->ordinal));
@@ -69,9 +71,10 @@ Result<Digest> DiskWriter::PutNode(Bytes node) {
   record.name = session_->repository().naming().NodeName(node);
   record.plain_size = static_cast<uint32_t>(node.size());
   record.stored = node;
-  ASSIGN_OR_RETURN(Session::Put put, session_->PutRecord(record));
-  counters_.stored += put.stored_size;
-  ordinal_max_ = std::max(ordinal_max_, put.ordinal);
+  ASSIGN_OR_RETURN(const std::optional<Session::Put> put, session_->PutRecord(record));
+  assert(put.has_value());
+  counters_.stored += put->stored_size;
+  ordinal_max_ = std::max(ordinal_max_, put->ordinal);
   return record.name;
 }
 

@@ -40,8 +40,9 @@ class DiskWriter : private MapNodeSink {
 
   // The block's chunk is stored unless it is present already; then the block names it.
   // REQUIRES: indexes ascend strictly over all calls; everything before `index` that is not a hole
-  // was put or kept; `record` holds this block (BlockSizeAt) and is a chunk.
-  Status Put(uint64_t index, const NewRecord& record);
+  // was put or kept; `record` holds this block (BlockSizeAt) and is a chunk or a patch. False, and
+  // nothing done, for a patch whose base is not present: then the block has to be put whole.
+  Result<bool> Put(uint64_t index, const NewRecord& record);
 
   // The block's chunk, if it is present. False, and nothing done, when it is not: then the caller
   // has to Put it.

@@ -32,13 +32,16 @@ inline constexpr size_t kRecordReservedSize = 16;
 inline constexpr size_t kRecordHeaderSize =
     kShortDigestSize + 4 + 4 + 4 + 4 + kNameSize + kRecordReservedSize;
 static_assert(kRecordHeaderSize == 80);
-// Encryption adds a tag, a patch its list of pages; 1 KiB leaves room for either.
+// Encryption adds a tag, a patch its head; 1 KiB leaves room for either.
 inline constexpr size_t kStoredSizeMax = kBlockSize + 1024;
 
 // Table entry: name, offset u32 of the record in the pack, plain size u32, stored size u32, type
 // u8, codec u8, flags u8, zero u8.
 inline constexpr size_t kEntrySize = kNameSize + 4 + 4 + 4 + 4;
 static_assert(kEntrySize == 48);
+// Behind the entries: the base's name for each entry of a patch, in their order. So what keeps what
+// is known from the tables alone.
+inline constexpr size_t kBaseSize = kNameSize;
 
 // Footer: table offset u64, entry count u32, version u32, pack id, the first 24 bytes of the BLAKE3
 // of the table and the footer up to here, magic.
@@ -51,7 +54,7 @@ static_assert(kFooterSize == 64);
 inline constexpr uint64_t kTargetSize = 32 * 1024 * 1024;
 inline constexpr size_t kEntryCountMax = 65536;
 inline constexpr uint64_t kPackSizeMax = kTargetSize + 2 * (kRecordHeaderSize + kStoredSizeMax) +
-                                         kEntryCountMax * kEntrySize + kFooterSize;
+                                         kEntryCountMax * (kEntrySize + kBaseSize) + kFooterSize;
 
 }  // namespace blockferry::pack_format
 

@@ -38,12 +38,13 @@ bool PackIndex::IsDamaged(const IndexEntry& entry) const {
 }
 
 template <typename Visit>
-void PackIndex::ForEach(RecordType type, const Digest& name, Visit visit) const {
+void PackIndex::ForEach(RecordTypes types, const Digest& name, Visit visit) const {
   const IndexKey key = IndexKey::Of(name);
   bool goes_on = true;
   const auto offer = [&](const IndexEntry& entry) {
-    if (entry.type != type || !packs_[entry.pack].is_usable) return true;
-    goes_on = visit(RecordPlace{entry.pack, entry.offset, entry.stored_size}, IsDamaged(entry));
+    if (!types.Has(entry.type) || !packs_[entry.pack].is_usable) return true;
+    goes_on = visit(RecordPlace{entry.pack, entry.offset, entry.stored_size, entry.type},
+                    IsDamaged(entry));
     return goes_on;
   };
   std::shared_ptr<const IndexFiles> files;
@@ -67,9 +68,9 @@ void PackIndex::ForEach(RecordType type, const Digest& name, Visit visit) const 
   }
 }
 
-std::optional<RecordPlace> PackIndex::Find(RecordType type, const Digest& name) const {
+std::optional<RecordPlace> PackIndex::Find(RecordTypes types, const Digest& name) const {
   std::optional<RecordPlace> found;
-  ForEach(type, name, [&](const RecordPlace& place, bool is_damaged) {
+  ForEach(types, name, [&](const RecordPlace& place, bool is_damaged) {
     if (is_damaged) return true;
     found = place;
     return false;
@@ -77,9 +78,9 @@ std::optional<RecordPlace> PackIndex::Find(RecordType type, const Digest& name) 
   return found;
 }
 
-std::vector<RecordPlace> PackIndex::FindAll(RecordType type, const Digest& name) const {
+std::vector<RecordPlace> PackIndex::FindAll(RecordTypes types, const Digest& name) const {
   std::vector<RecordPlace> found;
-  ForEach(type, name, [&](const RecordPlace& place, bool) {
+  ForEach(types, name, [&](const RecordPlace& place, bool) {
     const bool is_new = std::none_of(found.begin(), found.end(), [&](const RecordPlace& other) {
       return other.pack == place.pack && other.offset == place.offset;
     });
@@ -147,7 +148,7 @@ Result<uint32_t> PackIndex::AddPack(const PackId& id, uint64_t size,
     packs_[number].size = static_cast<uint32_t>(size);
     packs_[number].chunk_count = static_cast<uint32_t>(
         std::count_if(entries.begin(), entries.end(),
-                      [](const PackEntry& entry) { return entry.type == RecordType::kChunk; }));
+                      [](const PackEntry& entry) { return kWholeOrPatch.Has(entry.type); }));
     table_->AddPack(number, entries);
     packs_[number].is_in_table = true;
   }

@@ -35,6 +35,7 @@ struct RecordPlace {
   uint32_t pack = 0;  // Number of the pack in this process.
   uint32_t offset = 0;
   uint32_t stored_size = 0;
+  RecordType type = RecordType::kChunk;
 };
 
 struct IndexOptions {
@@ -72,9 +73,9 @@ class PackIndex {
   // The record there is known to be damaged: Find passes it over, FindAll does not.
   void MarkDamaged(const RecordPlace& place);
 
-  std::optional<RecordPlace> Find(RecordType type, const Digest& name) const;
+  std::optional<RecordPlace> Find(RecordTypes types, const Digest& name) const;
   // Every place of the name; several when two sessions stored it at the same time.
-  std::vector<RecordPlace> FindAll(RecordType type, const Digest& name) const;
+  std::vector<RecordPlace> FindAll(RecordTypes types, const Digest& name) const;
 
   // An answer "lacking" is certain only if this is true after it for a mark taken before it.
   // Otherwise a file of the index was found to be damaged: refresh, and ask again.
@@ -100,7 +101,7 @@ class PackIndex {
   // Calls `visit` with each place in a usable pack, and whether it is known to be damaged, until it
   // returns false. A place may come twice.
   template <typename Visit>
-  void ForEach(RecordType type, const Digest& name, Visit visit) const;
+  void ForEach(RecordTypes types, const Digest& name, Visit visit) const;
   bool IsDamaged(const IndexEntry& entry) const;
   void SetUsable(uint32_t number, bool usable);
 

@@ -1,5 +1,7 @@
 #include "repository/pack_reader.h"
 
+#include <cassert>
+
 #include "compress/codec.h"
 #include "core/endian.h"
 #include "repository/pack_format.h"
@@ -19,8 +21,8 @@ Status Damaged(const std::string& path, const std::string& what) {
 Status Corrupt(std::string what) { return Status(reason::kBlockCorrupt, std::move(what)); }
 
 bool IsKnown(uint8_t type, uint8_t codec) {
-  return (type == static_cast<uint8_t>(RecordType::kChunk) ||
-          type == static_cast<uint8_t>(RecordType::kMapNode)) &&
+  return type >= static_cast<uint8_t>(RecordType::kChunk) &&
+         type <= static_cast<uint8_t>(RecordType::kPatch) &&
          codec <= static_cast<uint8_t>(Codec::kZstd);
 }
 
@@ -47,6 +49,62 @@ Status CheckHeader(Bytes header, const std::string& path, const RepositoryId& re
   return {};
 }
 
+// The entries, and a base for each of them at most.
+bool TableFits(uint64_t pack_size, uint64_t table_offset, uint32_t entry_count) {
+  if (table_offset < kHeaderSize || table_offset > pack_size - kFooterSize) return false;
+  const uint64_t size = pack_size - kFooterSize - table_offset;
+  const uint64_t entries_size = uint64_t{entry_count} * kEntrySize;
+  return size >= entries_size && (size - entries_size) % kBaseSize == 0 &&
+         (size - entries_size) / kBaseSize <= entry_count;
+}
+
+// A record whose bytes are what was written, and whose header fits what was asked for.
+struct StoredRecord {
+  std::unique_ptr<std::byte[]> bytes;
+  Codec codec = Codec::kStored;
+  uint32_t plain_size = 0;
+  Bytes stored;
+};
+
+Result<StoredRecord> ReadStored(File& file, const RecordRequest& request, size_t plain_size) {
+  if (request.stored_size > kStoredSizeMax) return Corrupt("its size cannot be");
+  StoredRecord record;
+  const size_t size = kRecordHeaderSize + request.stored_size;
+  record.bytes = std::make_unique_for_overwrite<std::byte[]>(size);
+  const MutableBytes bytes(record.bytes.get(), size);
+  ASSIGN_OR_RETURN(const size_t read, file.ReadAt(request.offset, bytes));
+  if (read != size) return Corrupt("the pack is cut off");
+  const Digest digest = Blake3Hash(bytes.subspan(kShortDigestSize));
+  if (!Equal(Bytes(digest).first(kShortDigestSize), bytes.first(kShortDigestSize))) {
+    return Corrupt("its stored bytes have a wrong digest");
+  }
+  ByteReader in(bytes.subspan(kShortDigestSize));
+  const uint8_t type = in.Take<uint8_t>();
+  const uint8_t codec = in.Take<uint8_t>();
+  const uint16_t flags = in.Take<uint16_t>();
+  record.plain_size = in.Take<uint32_t>();
+  const uint32_t stored_size = in.Take<uint32_t>();
+  static_cast<void>(in.Take<uint32_t>());
+  const bool is_named = Equal(in.TakeBytes(kNameSize), request.name);
+  if (!is_named || type != static_cast<uint8_t>(request.type)) {
+    return Corrupt("it is another record");
+  }
+  if (!IsKnown(type, codec) || flags != 0 || !SizesFit(record.plain_size, stored_size) ||
+      stored_size != request.stored_size) {
+    return Corrupt("its header cannot be");
+  }
+  if (record.plain_size > plain_size ||
+      (request.size_is_exact && record.plain_size != plain_size)) {
+    return Corrupt("it holds " + std::to_string(record.plain_size) + " bytes, " +
+                   std::to_string(plain_size) + " are expected");
+  }
+  record.codec = static_cast<Codec>(codec);
+  record.stored = bytes.subspan(kRecordHeaderSize);
+  return record;
+}
+
+Status NotDecoded() { return Corrupt("it cannot be decoded"); }
+
 }  // namespace
 
 Result<PackTable> ReadPackTable(FileSystem& files, const std::string& path,
@@ -71,12 +129,11 @@ Result<PackTable> ReadPackTable(FileSystem& files, const std::string& path,
   bool is_own = Equal(in.TakeBytes(kIdSize), id);
   if (footer_size != kFooterSize || version != kVersion || !is_own ||
       TextOf(Bytes(footer).last(kMagicSize)) != kFooterMagic || entry_count > kEntryCountMax ||
-      table_offset != table.size - kFooterSize - uint64_t{entry_count} * kEntrySize ||
-      table_offset < kHeaderSize || table_offset > table.size) {
+      !TableFits(table.size, table_offset, entry_count)) {
     return Damaged(path, "its end is not that of a sealed pack");
   }
 
-  ByteVector bytes(entry_count * kEntrySize + kFooterDigestedSize);
+  ByteVector bytes(table.size - kFooterSize - table_offset + kFooterDigestedSize);
   ASSIGN_OR_RETURN(size_t table_size, file->ReadAt(table_offset, bytes));
   Digest digest = Blake3Hash(bytes);
   if (table_size != bytes.size() ||
@@ -101,45 +158,37 @@ Result<PackTable> ReadPackTable(FileSystem& files, const std::string& path,
     }
     entry.type = static_cast<RecordType>(type);
     entry.codec = static_cast<Codec>(codec);
+    if (entry.type == RecordType::kPatch) table.bases.emplace_back();
+  }
+  for (Digest& base : table.bases) rows.TakeInto(base);
+  if (!rows.ok() || rows.remaining() != kFooterDigestedSize) {
+    return Damaged(path, "its table does not name a base for each patch");
   }
   return table;
 }
 
 Result<size_t> ReadRecordAt(File& file, const RecordRequest& request, MutableBytes plain) {
-  if (request.stored_size > kStoredSizeMax) return Corrupt("its size cannot be");
-  size_t size = kRecordHeaderSize + request.stored_size;
-  auto record = std::make_unique_for_overwrite<std::byte[]>(size);
-  MutableBytes bytes(record.get(), size);
-  ASSIGN_OR_RETURN(size_t read, file.ReadAt(request.offset, bytes));
-  if (read != size) return Corrupt("the pack is cut off");
-  Digest digest = Blake3Hash(bytes.subspan(kShortDigestSize));
-  if (!Equal(Bytes(digest).first(kShortDigestSize), bytes.first(kShortDigestSize))) {
-    return Corrupt("its stored bytes have a wrong digest");
+  assert(request.type != RecordType::kPatch);
+  ASSIGN_OR_RETURN(const StoredRecord record, ReadStored(file, request, plain.size()));
+  if (!Decode(record.codec, record.stored, plain.first(record.plain_size)).ok()) {
+    return NotDecoded();
   }
-  ByteReader in(bytes.subspan(kShortDigestSize));
-  uint8_t type = in.Take<uint8_t>();
-  uint8_t codec = in.Take<uint8_t>();
-  uint16_t flags = in.Take<uint16_t>();
-  uint32_t plain_size = in.Take<uint32_t>();
-  uint32_t stored_size = in.Take<uint32_t>();
-  static_cast<void>(in.Take<uint32_t>());
-  bool is_named = Equal(in.TakeBytes(kNameSize), request.name);
-  if (!is_named || type != static_cast<uint8_t>(request.type)) {
-    return Corrupt("it is another record");
+  return size_t{record.plain_size};
+}
+
+Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain_size) {
+  assert(request.type == RecordType::kPatch);
+  ASSIGN_OR_RETURN(const StoredRecord record, ReadStored(file, request, plain_size));
+  Patch patch;
+  patch.plain_size = record.plain_size;
+  if (!DecodePatchHead(record.stored, record.plain_size, &patch.head)) {
+    return Corrupt("its pages cannot be");
   }
-  if (!IsKnown(type, codec) || flags != 0 || !SizesFit(plain_size, stored_size) ||
-      stored_size != request.stored_size) {
-    return Corrupt("its header cannot be");
+  patch.pages.resize(SizeOfPages(patch.head.pages, record.plain_size));
+  if (!Decode(record.codec, record.stored.subspan(kPatchHeadSize), patch.pages).ok()) {
+    return NotDecoded();
   }
-  if (plain_size > plain.size() || (request.size_is_exact && plain_size != plain.size())) {
-    return Corrupt("it holds " + std::to_string(plain_size) + " bytes, " +
-                   std::to_string(plain.size()) + " are expected");
-  }
-  if (!Decode(static_cast<Codec>(codec), bytes.subspan(kRecordHeaderSize), plain.first(plain_size))
-           .ok()) {
-    return Corrupt("it cannot be decoded");
-  }
-  return size_t{plain_size};
+  return patch;
 }
 
 }  // namespace blockferry

@@ -5,12 +5,14 @@
 #include <vector>
 
 #include "repository/pack_writer.h"
+#include "repository/patch.h"
 
 namespace blockferry {
 
 struct PackTable {
   uint64_t size = 0;  // Of the file.
   std::vector<PackEntry> entries;
+  std::vector<Digest> bases;  // Of the patches among the entries, in their order.
 };
 
 // Header, footer and table of the pack at `path`. REPOSITORY_DAMAGED when they are not those of a
@@ -30,8 +32,18 @@ struct RecordRequest {
 
 // Compares the record with the digest of its stored bytes and decodes it into `plain`; returns the
 // plain size. BLOCK_CORRUPT says what is wrong; the caller says where. Comparing the plain bytes
-// with the name is the caller's.
+// with the name is the caller's. REQUIRES: request.type is not kPatch.
 Result<size_t> ReadRecordAt(File& file, const RecordRequest& request, MutableBytes plain);
+
+// A patch as it was read: the size of the block, and its pages one after the other.
+struct Patch {
+  size_t plain_size = 0;
+  PatchHead head;
+  ByteVector pages;
+};
+
+// The same for a patch. REQUIRES: request.type is kPatch.
+Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain_size);
 
 }  // namespace blockferry
 

@@ -52,10 +52,10 @@ Result<std::unique_ptr<PackWriter>> PackWriter::Create(FileSystem& files, const 
 
 bool PackWriter::full() const { return size_ >= size_target_ || entries_.size() >= kEntryCountMax; }
 
-bool PackWriter::Has(RecordType type, const Digest& name) const {
+bool PackWriter::Has(RecordTypes types, const Digest& name) const {
   for (size_t slot = SlotOf(name); slots_[slot] != 0; slot = (slot + 1) % kSlotCount) {
     const PackEntry& entry = entries_[slots_[slot] - 1];
-    if (entry.name == name && entry.type == type) return true;
+    if (entry.name == name && types.Has(entry.type)) return true;
   }
   return false;
 }
@@ -81,6 +81,7 @@ Result<PackEntry> PackWriter::Append(const NewRecord& record) {
                   record.codec,      static_cast<uint32_t>(size_),
                   record.plain_size, static_cast<uint32_t>(record.stored.size())};
   RETURN_IF_ERROR(Write(encoded));
+  if (record.type == RecordType::kPatch) bases_.push_back(record.base);
   return entry;
 }
 
@@ -94,7 +95,7 @@ void PackWriter::Add(const PackEntry& entry) {
 // The table and the footer.
 ByteVector PackWriter::EncodeTable() const {
   ByteVector table;
-  table.reserve(entries_.size() * kEntrySize + kFooterSize);
+  table.reserve(entries_.size() * kEntrySize + bases_.size() * kBaseSize + kFooterSize);
   ByteWriter out(&table);
   for (const PackEntry& entry : entries_) {
     out.PutBytes(entry.name);
@@ -105,6 +106,7 @@ ByteVector PackWriter::EncodeTable() const {
     out.Put(static_cast<uint8_t>(entry.codec));
     out.Put(uint16_t{0});
   }
+  for (const Digest& base : bases_) out.PutBytes(base);
   out.Put(size_);
   out.Put(static_cast<uint32_t>(entries_.size()));
   out.Put(kVersion);

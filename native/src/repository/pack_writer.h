@@ -44,7 +44,7 @@ class PackWriter {
   const std::vector<PackEntry>& entries() const { return entries_; }
   // True when it has reached its size; the next step is Seal.
   bool full() const;
-  bool Has(RecordType type, const Digest& name) const;
+  bool Has(RecordTypes types, const Digest& name) const;
 
   // Writes the record; it belongs to the pack once its entry was added. REQUIRES: !full().
   Result<PackEntry> Append(const NewRecord& record);
@@ -67,6 +67,7 @@ class PackWriter {
   uint64_t size_target_;
   uint64_t size_ = 0;
   std::vector<PackEntry> entries_;
+  std::vector<Digest> bases_;  // Of the patches, in their order.
   // Open addressing by name, half full at most: the entry's position plus one, 0 when free.
   std::vector<uint32_t> slots_;
   ByteVector buffer_;

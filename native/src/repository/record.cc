@@ -12,7 +12,9 @@ using namespace pack_format;
 
 void EncodeRecord(const NewRecord& record, MutableBytes out) {
   assert(record.plain_size > 0 && record.plain_size <= kBlockSize);
-  assert(!record.stored.empty() && record.stored.size() <= record.plain_size);
+  assert(!record.stored.empty());
+  assert(record.stored.size() <=
+         (record.type == RecordType::kPatch ? kStoredSizeMax : record.plain_size));
   assert(out.size() == kRecordHeaderSize + record.stored.size());
   std::byte* at = out.data() + kShortDigestSize;
   *at++ = static_cast<std::byte>(record.type);

@@ -10,11 +10,29 @@
 
 namespace blockferry {
 
-// Values on disk. 3 to 5 are reserved for patches, lists of pieces and page fingerprints.
-enum class RecordType : uint8_t { kChunk = 1, kMapNode = 2 };
+// Values on disk. 4 and 5 are reserved for lists of pieces and page fingerprints.
+enum class RecordType : uint8_t { kChunk = 1, kMapNode = 2, kPatch = 3 };
 
-// A record that is about to be stored. `stored` is what `codec` made of the plain bytes;
-// REQUIRES: stored.size() <= plain_size, and equal to it exactly for kStored.
+// Types that are looked up together.
+class RecordTypes {
+ public:
+  constexpr RecordTypes(RecordType type) : bits_(BitOf(type)) {}  // Implicit: one type is a set.
+  constexpr RecordTypes(RecordType one, RecordType other) : bits_(BitOf(one) | BitOf(other)) {}
+  constexpr bool Has(RecordType type) const { return (bits_ & BitOf(type)) != 0; }
+
+ private:
+  static constexpr uint32_t BitOf(RecordType type) {
+    return 1u << (static_cast<uint8_t>(type) & 31);
+  }
+  uint32_t bits_;
+};
+
+// What a map's leaf names: whole, or as a patch. The name does not tell which.
+inline constexpr RecordTypes kWholeOrPatch{RecordType::kChunk, RecordType::kPatch};
+
+// A record that is about to be stored. `stored` is what `codec` made of the plain bytes, of a patch
+// what patch.h says. REQUIRES: stored.size() <= plain_size, and equal to it exactly for kStored;
+// for a patch at most pack_format::kStoredSizeMax.
 struct NewRecord {
   RecordType type = RecordType::kChunk;
   Codec codec = Codec::kStored;
@@ -23,6 +41,8 @@ struct NewRecord {
   Bytes stored;
   // The whole record as it lies in a pack, when EncodeRecord has made it already; else empty.
   Bytes encoded = {};
+  // Of a patch: the whole chunk that it is laid over.
+  Digest base{};
 };
 
 // Writes the record into `out`, which has kRecordHeaderSize and the stored bytes' size; the stored

@@ -4,7 +4,6 @@
 #include <charconv>
 
 #include "repository/manifest_list.h"
-#include "repository/pack_reader.h"
 #include "repository/repository_format.h"
 #include "repository/repository_identity.h"
 
@@ -82,8 +81,8 @@ void RemoveNewFiles(FileSystem& files, const std::string& folder) {
   }
 }
 
-std::string_view KindOf(RecordType type) {
-  return type == RecordType::kChunk ? "chunk" : "map node";
+std::string_view KindOf(RecordTypes types) {
+  return types.Has(RecordType::kMapNode) ? "map node" : "chunk";
 }
 
 // A folder that is there already is fine.
@@ -333,27 +332,47 @@ Result<uint32_t> Repository::AddSealedPack(const PackWriter& pack) {
   return index_.AddPack(pack.id(), pack.size(), pack.entries());
 }
 
-Result<bool> Repository::IsPresent(RecordType type, const Digest& name) {
+Result<bool> Repository::IsPresent(RecordTypes types, const Digest& name) {
   for (;;) {
     const uint64_t mark = index_.whole_mark();
-    if (index_.Find(type, name)) return true;
+    if (index_.Find(types, name)) return true;
     if (index_.IsWholeSince(mark)) return false;
     RETURN_IF_ERROR(Refresh());
   }
 }
 
-bool Repository::Has(const Digest& name) {
-  return index_.Find(RecordType::kChunk, name).has_value();
+bool Repository::Has(const Digest& name) { return index_.Find(kWholeOrPatch, name).has_value(); }
+
+Status Repository::ReadWhole(File& file, const RecordRequest& request, MutableBytes* plain) {
+  ASSIGN_OR_RETURN(const size_t size, ReadRecordAt(file, request, *plain));
+  *plain = plain->first(size);
+  return {};
+}
+
+// First the base, then the pages over it.
+Status Repository::ReadPatched(File& file, const RecordRequest& request, MutableBytes plain,
+                               uint64_t* stored_size) {
+  ASSIGN_OR_RETURN(const Patch patch, ReadPatchAt(file, request, plain.size()));
+  uint64_t base_size = 0;
+  const Result<size_t> base =
+      ReadRecord(RecordType::kChunk, patch.head.base, plain, true, &base_size);
+  if (base.status().Is(reason::kChunkMissing) || base.status().Is(reason::kBlockCorrupt)) {
+    return Status(reason::kBlockCorrupt, "its base is lost, " + base.status().message());
+  }
+  RETURN_IF_ERROR(base);
+  LayPagesOver(patch.head.pages, patch.pages, plain);
+  *stored_size += base_size;
+  return {};
 }
 
 // On success `plain` is cut to the plain bytes.
-Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
-                             bool size_is_exact, MutableBytes* plain) {
-  PackId id = index_.IdOf(place.pack);
+Status Repository::ReadPlace(const Digest& name, const RecordPlace& place, bool size_is_exact,
+                             MutableBytes* plain, uint64_t* stored_size) {
+  const PackId id = index_.IdOf(place.pack);
   auto failure = [&](std::string_view reason, const std::string& what) {
     return Status(
         reason,
-        "read " + std::string(KindOf(type)) + " " + HexOf(name) + " at offset " +
+        "read " + std::string(KindOf(place.type)) + " " + HexOf(name) + " at offset " +
             std::to_string(place.offset) + " of pack " + HexOf(id) + ": " + what +
             "; use another backup or another copy",
         {{"name", HexOf(name)}, {"pack", HexOf(id)}, {"offset", std::to_string(place.offset)}});
@@ -363,19 +382,21 @@ Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPl
     return failure(reason::kChunkMissing, "the pack is gone");
   }
   RETURN_IF_ERROR(file);
-  Result<size_t> size =
-      ReadRecordAt(**file, {type, name, place.offset, place.stored_size, size_is_exact}, *plain);
+  const RecordRequest request{place.type, name, place.offset, place.stored_size, size_is_exact};
+  *stored_size = place.stored_size;
+  const Status read = place.type == RecordType::kPatch
+                          ? ReadPatched(**file, request, *plain, stored_size)
+                          : ReadWhole(**file, request, plain);
   std::string damage;
-  if (size.ok()) {
-    *plain = plain->first(*size);
-    Digest actual =
-        type == RecordType::kChunk ? naming_.ChunkName(*plain) : naming_.NodeName(*plain);
+  if (read.ok()) {
+    const Digest actual =
+        place.type == RecordType::kMapNode ? naming_.NodeName(*plain) : naming_.ChunkName(*plain);
     if (actual == name) return {};
     damage = "its plain bytes do not have the digest that names them";
-  } else if (size.status().Is(reason::kBlockCorrupt)) {
-    damage = size.status().message();
+  } else if (read.Is(reason::kBlockCorrupt)) {
+    damage = read.message();
   } else {
-    return size.status();
+    return read;
   }
   // From now on a backup stores it anew.
   index_.MarkDamaged(place);
@@ -383,9 +404,9 @@ Status Repository::ReadPlace(RecordType type, const Digest& name, const RecordPl
 }
 
 // No usable pack holds the name. One that could not be reached may: that is worth another try.
-Status Repository::Lacking(RecordType type, const Digest& name) {
+Status Repository::Lacking(RecordTypes types, const Digest& name) {
   std::vector<DamagedFile> damaged = damaged_packs();
-  std::string what = "read " + std::string(KindOf(type)) + " " + HexOf(name) + ": ";
+  std::string what = "read " + std::string(KindOf(types)) + " " + HexOf(name) + ": ";
   for (const DamagedFile& pack : damaged) {
     if (pack.damage.Is(reason::kRepositoryDamaged)) continue;
     return Status(pack.damage.reason(), what + "a pack was passed over, " + pack.damage.message(),
@@ -397,36 +418,59 @@ Status Repository::Lacking(RecordType type, const Digest& name) {
                 {{"name", HexOf(name)}, {"damaged_packs", std::to_string(damaged.size())}});
 }
 
-Result<size_t> Repository::ReadAnyPlace(RecordType type, const Digest& name, MutableBytes plain,
+Result<size_t> Repository::ReadAnyPlace(RecordTypes types, const Digest& name, MutableBytes plain,
                                         bool size_is_exact, uint64_t* stored_size) {
   Status failure;
-  for (const RecordPlace& place : index_.FindAll(type, name)) {
+  for (const RecordPlace& place : index_.FindAll(types, name)) {
     MutableBytes read = plain;
-    Status status = ReadPlace(type, name, place, size_is_exact, &read);
+    uint64_t size = 0;
+    Status status = ReadPlace(name, place, size_is_exact, &read, &size);
     if (status.ok()) {
-      if (stored_size != nullptr) *stored_size = place.stored_size;
+      if (stored_size != nullptr) *stored_size = size;
       return read.size();
     }
     // Of several, the one that is worth another try counts.
     if (failure.ok() || failure.Is(reason::kBlockCorrupt)) failure = status;
   }
-  return failure.ok() ? Lacking(type, name) : failure;
+  return failure.ok() ? Lacking(types, name) : failure;
 }
 
 // A file of the index that is damaged is passed over, and the tables of its packs are read: each
 // round has at least one file less.
-Result<size_t> Repository::ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
+Result<size_t> Repository::ReadRecord(RecordTypes types, const Digest& name, MutableBytes plain,
                                       bool size_is_exact, uint64_t* stored_size) {
   for (;;) {
     const uint64_t mark = index_.whole_mark();
-    Result<size_t> size = ReadAnyPlace(type, name, plain, size_is_exact, stored_size);
+    Result<size_t> size = ReadAnyPlace(types, name, plain, size_is_exact, stored_size);
     if (size.ok() || index_.IsWholeSince(mark)) return size;
     RETURN_IF_ERROR(Refresh());
   }
 }
 
 Status Repository::ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) {
-  return ToStatus(ReadRecord(RecordType::kChunk, name, plain, true, stored_size));
+  return ToStatus(ReadRecord(kWholeOrPatch, name, plain, true, stored_size));
+}
+
+std::optional<BaseChunk> Repository::ReadBase(const Digest& name, MutableBytes plain) {
+  BaseChunk base{name, 0};
+  std::optional<RecordPlace> place = index_.Find(RecordType::kChunk, name);
+  if (!place) {
+    const std::optional<RecordPlace> patch_place = index_.Find(RecordType::kPatch, name);
+    if (!patch_place) return std::nullopt;
+    Result<std::shared_ptr<File>> file = pack_files_.Open(PackPath(index_.IdOf(patch_place->pack)));
+    if (!file.ok()) return std::nullopt;
+    const Result<Patch> patch = ReadPatchAt(
+        **file, {RecordType::kPatch, name, patch_place->offset, patch_place->stored_size, true},
+        plain.size());
+    if (!patch.ok()) return std::nullopt;
+    base.name = patch->head.base;
+  }
+  uint64_t stored_size = 0;
+  if (!ReadRecord(RecordType::kChunk, base.name, plain, true, &stored_size).ok()) {
+    return std::nullopt;
+  }
+  base.stored_size = static_cast<uint32_t>(stored_size);
+  return base;
 }
 
 Result<size_t> Repository::ReadNode(const Digest& name, MutableBytes buffer) {

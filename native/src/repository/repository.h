@@ -19,6 +19,7 @@
 #include "repository/pack_files.h"
 #include "repository/pack_format.h"
 #include "repository/pack_index.h"
+#include "repository/pack_reader.h"
 #include "repository/session.h"
 
 namespace blockferry {
@@ -83,6 +84,9 @@ class Repository : public ChunkReader {
   bool Has(const Digest& name);
 
   Status ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) override;
+  // Fills `plain` with the whole chunk behind a name: of a patch, what it is laid over. Without
+  // value when it cannot be read, for whatever reason: then nothing can be laid over it.
+  std::optional<BaseChunk> ReadBase(const Digest& name, MutableBytes plain);
   Result<size_t> ReadNode(const Digest& name, MutableBytes buffer) override;
 
  private:
@@ -90,18 +94,22 @@ class Repository : public ChunkReader {
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
              const Digest& naming_key, const RepositoryLimits& limits);
   // The plain bytes must fill the buffer exactly, or at most.
-  Result<size_t> ReadRecord(RecordType type, const Digest& name, MutableBytes plain,
+  Result<size_t> ReadRecord(RecordTypes types, const Digest& name, MutableBytes plain,
                             bool size_is_exact, uint64_t* stored_size);
-  Status ReadPlace(RecordType type, const Digest& name, const RecordPlace& place,
-                   bool size_is_exact, MutableBytes* plain);
-  Status Lacking(RecordType type, const Digest& name);
+  Status ReadPlace(const Digest& name, const RecordPlace& place, bool size_is_exact,
+                   MutableBytes* plain, uint64_t* stored_size);
+  // Decodes what is there, without a look at its name.
+  Status ReadWhole(File& file, const RecordRequest& request, MutableBytes* plain);
+  Status ReadPatched(File& file, const RecordRequest& request, MutableBytes plain,
+                     uint64_t* stored_size);
+  Status Lacking(RecordTypes types, const Digest& name);
   Status SyncManifests(const std::string& vm_pseudonym);
   Status RefreshFolder(std::byte number);
   Status ReadTable(const std::string& path, const PackId& id);
-  Result<size_t> ReadAnyPlace(RecordType type, const Digest& name, MutableBytes plain,
+  Result<size_t> ReadAnyPlace(RecordTypes types, const Digest& name, MutableBytes plain,
                               bool size_is_exact, uint64_t* stored_size);
   // Is it in a durable pack? Reads the tables of packs if the index cannot be sure.
-  Result<bool> IsPresent(RecordType type, const Digest& name);
+  Result<bool> IsPresent(RecordTypes types, const Digest& name);
   // A pack that a session of this process has sealed.
   Result<uint32_t> AddSealedPack(const PackWriter& pack);
   Status CheckWritable(std::string_view doing) const;

@@ -149,7 +149,7 @@ Status Session::AwaitSealing() {
 
 void Session::FindLacking(std::span<const Digest> names, std::span<bool> lacks) {
   const auto has = [](const auto& pack, const Digest& name) {
-    return pack != nullptr && pack->Has(RecordType::kChunk, name);
+    return pack != nullptr && pack->Has(kWholeOrPatch, name);
   };
   {
     std::shared_lock lock(names_mutex_);
@@ -174,36 +174,43 @@ Status Session::CheckUsable() const {
                 {{"field", "session"}});
 }
 
-Result<std::optional<Session::Put>> Session::FindPresent(RecordType type, const Digest& name) {
+Result<std::optional<Session::Put>> Session::FindPresent(RecordTypes types, const Digest& name) {
   RETURN_IF_ERROR(CheckUsable());
   RETURN_IF_ERROR(EndSealingWhenDone());
-  if (std::optional<RecordPlace> place = repository_->index_.Find(type, name)) {
+  if (std::optional<RecordPlace> place = repository_->index_.Find(types, name)) {
     referenced_packs_.insert(place->pack);
     return std::optional<Put>(Put{});
   }
-  if (pack_ != nullptr && pack_->Has(type, name)) {
+  if (pack_ != nullptr && pack_->Has(types, name)) {
     return std::optional<Put>(Put{filled_count_ + 1, 0});
   }
-  if (sealing_ != nullptr && sealing_->Has(type, name)) {
+  if (sealing_ != nullptr && sealing_->Has(types, name)) {
     return std::optional<Put>(Put{filled_count_, 0});
   }
   return std::optional<Put>();
 }
 
-Result<std::optional<Session::Put>> Session::PutPresent(RecordType type, const Digest& name) {
+Result<std::optional<Session::Put>> Session::PutPresent(RecordTypes types, const Digest& name) {
   std::lock_guard lock(mutex_);
-  return FindPresent(type, name);
+  return FindPresent(types, name);
 }
 
-Result<Session::Put> Session::PutRecord(const NewRecord& record) {
+Result<std::optional<Session::Put>> Session::PutRecord(const NewRecord& record) {
   std::lock_guard lock(mutex_);
-  ASSIGN_OR_RETURN(std::optional<Put> present, FindPresent(record.type, record.name));
-  if (present) return *present;
+  const bool is_node = record.type == RecordType::kMapNode;
+  ASSIGN_OR_RETURN(std::optional<Put> present,
+                   FindPresent(is_node ? RecordType::kMapNode : kWholeOrPatch, record.name));
+  if (present) return present;
+  if (record.type == RecordType::kPatch) {
+    // This refers to the base's pack, too.
+    ASSIGN_OR_RETURN(const std::optional<Put> base, FindPresent(RecordType::kChunk, record.base));
+    if (!base) return base;
+  }
   if (pack_ == nullptr) RETURN_IF_ERROR(StartPack());
   ASSIGN_OR_RETURN(const uint64_t stored_size, AppendToPack(record));
   Put put{filled_count_ + 1, stored_size};
   if (pack_->full()) RETURN_IF_ERROR(BeginSealing());
-  return put;
+  return std::optional<Put>(put);
 }
 
 Result<uint64_t> Session::AppendToPack(const NewRecord& record) {

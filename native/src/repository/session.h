@@ -92,8 +92,9 @@ class Session {
   Status RemoveLeftovers();
 
   // All take the lock, or fail as the session did.
-  Result<Put> PutRecord(const NewRecord& record);
-  Result<std::optional<Put>> PutPresent(RecordType type, const Digest& name);
+  // Without value for a patch whose base is not present.
+  Result<std::optional<Put>> PutRecord(const NewRecord& record);
+  Result<std::optional<Put>> PutPresent(RecordTypes types, const Digest& name);
   // Writes the checkpoint as soon as all it refers to is durable. `soon`: does not wait for the
   // open pack to be full.
   Status SaveCheckpoint(Checkpoint checkpoint, bool soon);
@@ -103,7 +104,7 @@ class Session {
 
   // REQUIRES: the lock is held.
   Status CheckUsable() const;
-  Result<std::optional<Put>> FindPresent(RecordType type, const Digest& name);
+  Result<std::optional<Put>> FindPresent(RecordTypes types, const Digest& name);
   Status StartPack();
   Result<uint64_t> AppendToPack(const NewRecord& record);
   // The open pack is full: it is sealed from now on. Waits for the one before it.

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "core/status.h"
+#include "repository/patch.h"
 #include "stream/frame.h"
 
 namespace blockferry {
@@ -23,10 +24,15 @@ class Channel {
   // its block is offered or sent.
   virtual void FindLacking(std::span<const Digest> names, std::span<bool> lacks) = 0;
 
+  // Fills `plain` with what a patch of the block may be laid over: the whole chunk behind the block
+  // in the base. Without value when there is none of that size, or it cannot be read. Any thread.
+  virtual std::optional<BaseChunk> ReadBase(uint64_t block_index, MutableBytes plain) = 0;
+
   // True when the target lacks the block and waits for its frame; otherwise the block is
   // named and done.
   virtual Result<bool> Offer(uint64_t block_index, const Digest& name) = 0;
-  virtual Status Send(const Frame& frame) = 0;
+  // False for a patch whose base the target lacks by now: it waits for the whole block.
+  virtual Result<bool> Send(const Frame& frame) = 0;
 
   // Blocks [first_block, end_block) are those of the base.
   virtual Status Keep(uint64_t first_block, uint64_t end_block) = 0;

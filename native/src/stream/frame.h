@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "compress/codec.h"
 #include "core/blake3.h"
 #include "repository/record.h"
 
@@ -14,13 +13,6 @@ struct Frame {
   uint64_t block_index = 0;
   NewRecord record;
 };
-
-// Encodes a block into `buffer`, where the frame's bytes lie then.
-// REQUIRES: the buffer has FrameSizeMax(plain.size()) bytes.
-Frame MakeFrame(uint64_t block_index, const Digest& name, Bytes plain, Encoder* encoder,
-                MutableBytes buffer);
-
-size_t FrameSizeMax(size_t plain_size);
 
 }  // namespace blockferry
 

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "core/crash_files.h"
+#include "repository/pack_reader.h"
 #include "repository/repository.h"
 #include "stream/memory_channel.h"
 #include "stream/pipeline.h"
@@ -125,7 +126,9 @@ void ChangeDisk(Random& random, ModelDisk* disk) {
       const auto before = disk->blocks.find(index);
       if (OneIn(random, 3) && before != disk->blocks.end()) {
         bytes = *before->second;
-        bytes[random() % bytes.size()] ^= std::byte{0x40};
+        for (unsigned changes = 1 + random() % 3; changes > 0; --changes) {
+          bytes[random() % bytes.size()] ^= std::byte{0x40};
+        }
       }
       seen.push_back(std::make_shared<const ByteVector>(bytes));
       if (seen.size() > 50) seen.pop_front();
@@ -313,8 +316,20 @@ class World {
   // How often each kind of step came, for the test that counts them.
   struct Counts {
     int backups = 0, resumed = 0, crashes = 0, failures = 0, over_a_base = 0, fenced = 0;
+    size_t patches = 0;
   };
   Counts counts;
+
+  void CountPatches() {
+    for (const std::string& path : files_.AllFiles()) {
+      if (!path.starts_with(std::string(kFolder) + "/packs/")) continue;
+      PackId id;
+      ASSERT_TRUE(ParseHex(std::string_view(path).substr(path.size() - 37, 32), id));
+      Result<PackTable> table = ReadPackTable(files_, path, repository_->info().repository_id, id);
+      ASSERT_TRUE(table.ok()) << table.status().message();
+      counts.patches += table->bases.size();
+    }
+  }
 
  private:
   void Open() {
@@ -529,6 +544,8 @@ TEST(LineModel, RestoresEveryBackupAsItWasWhateverHappened) {
                    std::to_string(step));
       world.Step();
     }
+    world.CountPatches();
+    sum.patches += world.counts.patches;
     sum.backups += world.counts.backups;
     sum.resumed += world.counts.resumed;
     sum.crashes += world.counts.crashes;
@@ -537,11 +554,14 @@ TEST(LineModel, RestoresEveryBackupAsItWasWhateverHappened) {
     sum.fenced += world.counts.fenced;
   }
   std::printf(
-      "backups: %d, disks over a base: %d, resumed: %d, crashes: %d, failures: %d, fenced: %d\n",
-      sum.backups, sum.over_a_base, sum.resumed, sum.crashes, sum.failures, sum.fenced);
+      "backups: %d, disks over a base: %d, patches: %zu, resumed: %d, crashes: %d, failures: %d, "
+      "fenced: %d\n",
+      sum.backups, sum.over_a_base, sum.patches, sum.resumed, sum.crashes, sum.failures,
+      sum.fenced);
   // A fifth of what comes on average: a model in which nothing happens proves nothing.
   EXPECT_GT(sum.backups, 5 * worlds);
   EXPECT_GT(sum.over_a_base, 7 * worlds);
+  EXPECT_GT(sum.patches, static_cast<unsigned>(worlds));
   EXPECT_GT(sum.resumed * 3, worlds);
   EXPECT_GT(sum.crashes, worlds);
   EXPECT_GT(sum.failures * 2, worlds);

@@ -15,10 +15,13 @@ class MemoryChannel final : public Channel {
   void FindLacking(std::span<const Digest> names, std::span<bool> lacks) override {
     target_->FindLacking(names, lacks);
   }
+  std::optional<BaseChunk> ReadBase(uint64_t block_index, MutableBytes plain) override {
+    return target_->ReadBase(block_index, plain);
+  }
   Result<bool> Offer(uint64_t block_index, const Digest& name) override {
     return target_->Offer(block_index, name);
   }
-  Status Send(const Frame& frame) override { return target_->Put(frame); }
+  Result<bool> Send(const Frame& frame) override { return target_->Put(frame); }
   Status Keep(uint64_t first_block, uint64_t end_block) override {
     return target_->Keep(first_block, end_block);
   }

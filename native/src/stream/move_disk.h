@@ -15,6 +15,7 @@
 #include "repository/naming.h"
 #include "source/block_source.h"
 #include "stream/channel.h"
+#include "stream/frame_maker.h"
 
 namespace blockferry {
 
@@ -39,6 +40,11 @@ struct Line {
 
 // Block `position` of a run, counted from 0, in the bytes of the run.
 Bytes BlockIn(Bytes run, uint64_t position);
+
+// Sends a frame of `plain`; a patch that the target cannot take is made anew as a whole block.
+// `buffer` is the frame's own.
+Status SendFrame(const Line& line, const Frame& frame, Bytes plain, FrameMaker* maker,
+                 MutableBytes buffer);
 
 // Moves every block that the plan has left and returns the root of the disk's map.
 Result<std::optional<Digest>> MoveDisk(const Line& line);

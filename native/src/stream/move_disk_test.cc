@@ -38,14 +38,22 @@ class RecordingChannel final : public Channel {
     offered.push_back(block_index);
     return known_.count(HexOf(name)) == 0;
   }
-  Status Send(const Frame& frame) override {
+  std::optional<BaseChunk> ReadBase(uint64_t block_index, MutableBytes plain) override {
+    std::lock_guard lock(mutex_);
+    const auto found = bases.find(block_index);
+    if (found == bases.end() || found->second.size() != plain.size()) return std::nullopt;
+    std::copy(found->second.begin(), found->second.end(), plain.begin());
+    return BaseChunk{Digest{std::byte{1}}, static_cast<uint32_t>(plain.size())};
+  }
+  Result<bool> Send(const Frame& frame) override {
     std::lock_guard lock(mutex_);
     RETURN_IF_ERROR(Count());
+    if (frame.record.type == RecordType::kPatch) return SendPatch(frame);
     ByteVector plain(frame.record.plain_size);
     RETURN_IF_ERROR(Decode(frame.record.codec, frame.record.stored, plain));
     blocks[frame.block_index] = plain;
     known_.insert(HexOf(frame.record.name));
-    return Status();
+    return true;
   }
   Status Keep(uint64_t first_block, uint64_t end_block) override {
     RETURN_IF_ERROR(Count());
@@ -59,6 +67,10 @@ class RecordingChannel final : public Channel {
     return std::optional<Digest>();
   }
 
+  std::map<uint64_t, ByteVector> bases;
+  // Whether it has lost them when the patches arrive.
+  bool has_lost_bases = false;
+  std::set<uint64_t> patched;
   std::function<void()> at_first_offer;
   // Of the calls that may fail, counted from 0.
   std::optional<uint64_t> failing_call;
@@ -72,6 +84,19 @@ class RecordingChannel final : public Channel {
   bool sealed = false;
 
  private:
+  Result<bool> SendPatch(const Frame& frame) {
+    if (has_lost_bases) return false;
+    PatchHead head;
+    EXPECT_TRUE(DecodePatchHead(frame.record.stored, frame.record.plain_size, &head));
+    ByteVector pages(SizeOfPages(head.pages, frame.record.plain_size));
+    RETURN_IF_ERROR(Decode(frame.record.codec, frame.record.stored.subspan(kPatchHeadSize), pages));
+    ByteVector plain = bases.at(frame.block_index);
+    LayPagesOver(head.pages, pages, plain);
+    blocks[frame.block_index] = plain;
+    patched.insert(frame.block_index);
+    known_.insert(HexOf(frame.record.name));
+    return true;
+  }
   Status Count() {
     if (call_count_++ != failing_call) return Status();
     return Status(reason::kRepositoryFull, "as the test wanted");
@@ -246,6 +271,43 @@ TEST_P(MoveDiskTest, SealsNothingWhenCancelled) {
   cancel_.Request();
   EXPECT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).Is(reason::kCancelled));
   EXPECT_FALSE(channel.sealed);
+}
+
+// Blocks 3, 4 and the short last one changed a little, 5 much; 6 has no base, and 8 only one of
+// another size.
+TEST_P(MoveDiskTest, SendsPatchesOfBlocksThatChangedALittle) {
+  const ByteVector content = Content();
+  for (const bool has_lost_bases : {false, true}) {
+    FakeSource source({{0, kSize, true, true}}, content);
+    RecordingChannel channel;
+    channel.has_lost_bases = has_lost_bases;
+    for (const uint64_t index : {3, 4, 5, 8}) {
+      const Bytes block = BlockOf(content, index);
+      channel.bases[index].assign(block.begin(), block.end());
+    }
+    channel.bases[3][0] ^= std::byte{1};
+    channel.bases[3][kBlockSize - 1] ^= std::byte{1};
+    channel.bases[4][2 * kPageSize] ^= std::byte{1};
+    for (size_t at = 0; at < kBlockSize; at += kPageSize) channel.bases[5][at] ^= std::byte{1};
+    channel.bases[8].resize(100);
+    ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+    EXPECT_EQ(channel.patched, has_lost_bases ? std::set<uint64_t>() : std::set<uint64_t>({3, 4}));
+    EXPECT_EQ(channel.blocks.size(), kBlocks);
+    for (const auto& [index, plain] : channel.blocks) {
+      EXPECT_TRUE(Equal(plain, BlockOf(content, index))) << index;
+    }
+  }
+}
+
+TEST_P(MoveDiskTest, StoresABlockAnewWhoseBaseIsEqual) {
+  const ByteVector content = Content();
+  FakeSource source({{0, kSize, true, true}}, content);
+  RecordingChannel channel;
+  const Bytes block = BlockOf(content, 3);
+  channel.bases[3].assign(block.begin(), block.end());
+  ASSERT_TRUE(Move(&source, ChangedBlockMap::All(), &channel).ok());
+  EXPECT_TRUE(channel.patched.empty());
+  EXPECT_EQ(channel.blocks.size(), kBlocks);
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ class Reader {
 };
 
 // Diff and compress for one run of data.
-void PrepareRun(const Line& line, Encoder* encoder, RunSlot* slot) {
+void PrepareRun(const Line& line, FrameMaker* maker, RunSlot* slot) {
   std::array<Digest, kReadBlockCountMax> names;
   std::array<bool, kReadBlockCountMax> lacks;
   std::array<uint64_t, kReadBlockCountMax> positions;
@@ -100,15 +100,15 @@ void PrepareRun(const Line& line, Encoder* encoder, RunSlot* slot) {
     const uint64_t position = positions[i];
     slot->fates[position] = {
         BlockFate::Kind::kFrame,
-        MakeFrame(slot->run.first_block + position, names[i], BlockIn(slot->bytes, position),
-                  encoder, slot->FrameBuffer(position))};
+        maker->Make(slot->run.first_block + position, names[i], BlockIn(slot->bytes, position),
+                    slot->FrameBuffer(position))};
   }
 }
 
 void Work(const Line& line, RunRing* ring) {
-  const std::unique_ptr<Encoder> encoder = NewEncoder(line.compression);
+  FrameMaker maker(line.compression, line.channel);
   while (RunSlot* slot = ring->TakeRead()) {
-    PrepareRun(line, encoder.get(), slot);
+    PrepareRun(line, &maker, slot);
     ring->Finish(slot);
   }
 }
@@ -116,7 +116,7 @@ void Work(const Line& line, RunRing* ring) {
 // Stream and target, in the order of the disk.
 class Writer {
  public:
-  explicit Writer(const Line& line) : line_(line), encoder_(NewEncoder(line.compression)) {}
+  explicit Writer(const Line& line) : line_(line), maker_(line.compression, line.channel) {}
 
   Status Write(RunSlot* slot) {
     switch (slot->run.kind) {
@@ -148,14 +148,15 @@ class Writer {
     const Digest name = fate.frame.record.name;
     ASSIGN_OR_RETURN(const bool wanted, line_.channel->Offer(index, name));
     if (!wanted) return Status();
-    if (fate.kind == BlockFate::Kind::kFrame) return line_.channel->Send(fate.frame);
-    // The chunk was there when the worker asked, and is not any more.
-    return line_.channel->Send(
-        MakeFrame(index, name, plain, encoder_.get(), slot->FrameBuffer(position)));
+    const MutableBytes buffer = slot->FrameBuffer(position);
+    // Otherwise the chunk was there when the worker asked, and is not any more.
+    const bool is_made = fate.kind == BlockFate::Kind::kFrame;
+    return SendFrame(line_, is_made ? fate.frame : maker_.Make(index, name, plain, buffer), plain,
+                     &maker_, buffer);
   }
 
   const Line& line_;
-  std::unique_ptr<Encoder> encoder_;
+  FrameMaker maker_;
 };
 
 Status WriteAll(const Line& line, RunRing* ring) {

@@ -7,8 +7,12 @@
 namespace blockferry {
 
 ChunkStore::ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, MapReader base,
-                       Progress* progress)
-    : session_(session), writer_(std::move(writer)), base_(std::move(base)), progress_(progress) {}
+                       MapReader patched_base, Progress* progress)
+    : session_(session),
+      writer_(std::move(writer)),
+      base_(std::move(base)),
+      patched_base_(std::move(patched_base)),
+      progress_(progress) {}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::Open(Session* session, const std::string& disk_id,
                                                      uint64_t size_bytes,
@@ -16,9 +20,11 @@ Result<std::unique_ptr<ChunkStore>> ChunkStore::Open(Session* session, const std
                                                      Progress* progress) {
   ASSIGN_OR_RETURN(std::unique_ptr<DiskWriter> writer,
                    session->OpenDisk(disk_id, size_bytes, base_root));
-  MapReader base(&session->repository(), base_root, BlockCountOf(size_bytes));
+  const auto base = [&] {
+    return MapReader(&session->repository(), base_root, BlockCountOf(size_bytes));
+  };
   std::unique_ptr<ChunkStore> store(
-      new ChunkStore(session, std::move(writer), std::move(base), progress));
+      new ChunkStore(session, std::move(writer), base(), base(), progress));
   store->Report();
   return store;
 }
@@ -27,16 +33,27 @@ void ChunkStore::FindLacking(std::span<const Digest> names, std::span<bool> lack
   session_->FindLacking(names, lacks);
 }
 
+std::optional<BaseChunk> ChunkStore::ReadBase(uint64_t block_index, MutableBytes plain) {
+  std::optional<Digest> name;
+  {
+    std::lock_guard lock(patched_base_mutex_);
+    Result<std::optional<Digest>> found = patched_base_.Find(block_index);
+    // A map that cannot be read costs the patch, never the block.
+    if (found.ok()) name = *found;
+  }
+  return name ? session_->repository().ReadBase(*name, plain) : std::nullopt;
+}
+
 Result<bool> ChunkStore::Offer(uint64_t block_index, const Digest& name) {
   ASSIGN_OR_RETURN(const bool known, writer_->PutKnown(block_index, name));
   if (known) Report();
   return !known;
 }
 
-Status ChunkStore::Put(const Frame& frame) {
-  RETURN_IF_ERROR(writer_->Put(frame.block_index, frame.record));
-  Report();
-  return Status();
+Result<bool> ChunkStore::Put(const Frame& frame) {
+  ASSIGN_OR_RETURN(const bool taken, writer_->Put(frame.block_index, frame.record));
+  if (taken) Report();
+  return taken;
 }
 
 Status ChunkStore::Keep(uint64_t first_block, uint64_t end_block) {

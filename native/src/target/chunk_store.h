@@ -3,6 +3,7 @@
 #define BLOCKFERRY_TARGET_CHUNK_STORE_H_
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -28,20 +29,24 @@ class ChunkStore final : public BlockTarget {
   uint64_t resumed_at_block() const { return writer_->resumed_at(); }
 
   void FindLacking(std::span<const Digest> names, std::span<bool> lacks) override;
+  std::optional<BaseChunk> ReadBase(uint64_t block_index, MutableBytes plain) override;
   Result<bool> Offer(uint64_t block_index, const Digest& name) override;
-  Status Put(const Frame& frame) override;
+  Result<bool> Put(const Frame& frame) override;
   Status Keep(uint64_t first_block, uint64_t end_block) override;
   void CountRead(uint64_t bytes) override;
   Result<std::optional<Digest>> Seal() override;
 
  private:
   ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, MapReader base,
-             Progress* progress);
+             MapReader patched_base, Progress* progress);
   void Report();
 
   Session* session_;
   std::unique_ptr<DiskWriter> writer_;
   MapReader base_;
+  // Of the threads that make patches: the same map, at another place of it.
+  std::mutex patched_base_mutex_;
+  MapReader patched_base_;
   Progress* progress_;
 };
 
