@@ -103,7 +103,7 @@ StoredDisk BackUp(Repository* repository, const std::string& vm, const std::stri
   const ChangedBlockMap changed = ChangedBlockMap::All();
   BlockPlan plan(source.get(), &changed);
   const std::unique_ptr<ChunkStore> target =
-      Take(ChunkStore::Open(session.get(), "disk", size_bytes, std::nullopt, progress));
+      Take(ChunkStore::Open(session.get(), "disk", size_bytes, {}, progress));
   MemoryChannel channel(target.get());
   const std::optional<Digest> root = Take(MoveDiskInParallel(
       {source.get(), &plan, &repository->naming(), {}, &channel, cancel, progress}));

@@ -91,7 +91,7 @@ class Bench {
     const ChangedBlockMap changed = ChangedBlockMap::All();
     BlockPlan plan(source.get(), &changed);
     const std::unique_ptr<ChunkStore> target =
-        Take(ChunkStore::Open(session.get(), "disk", size_bytes_, root_, &progress));
+        Take(ChunkStore::Open(session.get(), "disk", size_bytes_, {root_, root_}, &progress));
     MemoryChannel channel(target.get());
     root_ = Take(MoveDiskInParallel(
         {source.get(), &plan, &repository_->naming(), {}, &channel, &cancel, &progress}));

@@ -64,6 +64,10 @@ Status CheckTogether(const Fields& fields, const MoveOptions& options) {
   if (options.base.has_value() && options.base->size_bytes != options.size_bytes) {
     return Unfit(fields.NameOf("base.size_bytes"), "it differs from size_bytes; pass null as base");
   }
+  if (options.earlier.has_value() && options.earlier->size_bytes != options.size_bytes) {
+    return Unfit(fields.NameOf("earlier.size_bytes"),
+                 "it differs from size_bytes; pass null as earlier");
+  }
   if (options.changed == MoveOptions::ChangedKind::kAll) return Status();
   if (!options.base.has_value()) {
     return Unfit(fields.NameOf("base"), "it is null; without a base changed has to be all");
@@ -103,6 +107,10 @@ Result<MoveOptions> ReadMoveOptions(const Napi::Value& value) {
   ASSIGN_OR_RETURN(const std::optional<Fields> base, fields.ObjectOrNull("base"));
   if (base.has_value()) {
     ASSIGN_OR_RETURN(options.base, ReadStoredDisk(*base));
+  }
+  ASSIGN_OR_RETURN(const std::optional<Fields> earlier, fields.ObjectOrNull("earlier"));
+  if (earlier.has_value()) {
+    ASSIGN_OR_RETURN(options.earlier, ReadStoredDisk(*earlier));
   }
   ASSIGN_OR_RETURN(const Fields compression, fields.Object("compression"));
   RETURN_IF_ERROR(ReadCompression(compression, &options.compression));

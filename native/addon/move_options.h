@@ -28,6 +28,7 @@ struct MoveOptions {
   std::string bitmap;
   std::vector<uint64_t> extents;
   std::optional<StoredDisk> base;
+  std::optional<StoredDisk> earlier;
   Compression compression;
   int64_t stall_timeout_ms = 0;
 };

@@ -97,11 +97,13 @@ Result<MovedDisk> Move(const MoveOptions& options, Session* session, TaskState* 
   task->progress.allocated_bytes.Set(totals.allocated_bytes);
   task->progress.changed_bytes.Set(totals.changed_bytes);
 
-  std::optional<Digest> base_root;
-  if (options.base.has_value()) base_root = options.base->root;
+  const auto root_of = [](const std::optional<StoredDisk>& disk) {
+    return disk.has_value() ? disk->root : std::nullopt;
+  };
   ASSIGN_OR_RETURN(
       const std::unique_ptr<ChunkStore> target,
-      ChunkStore::Open(session, options.disk_id, options.size_bytes, base_root, &task->progress));
+      ChunkStore::Open(session, options.disk_id, options.size_bytes,
+                       {root_of(options.base), root_of(options.earlier)}, &task->progress));
   MovedDisk moved;
   moved.resumed_at_bytes = std::min(target->resumed_at_block() * kBlockSize, options.size_bytes);
   task->progress.position_bytes.Set(moved.resumed_at_bytes);

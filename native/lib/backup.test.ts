@@ -148,6 +148,7 @@ describe('a full backup', () => {
               source: { kind: 'raw', path },
               changed: { kind: 'all' },
               base: null,
+              earlier: null,
               compression: { codec: 'stored', level: 0 },
               stall_timeout_ms: 10_000,
             }).result,
@@ -205,6 +206,7 @@ describe('an incremental backup', () => {
         ...options,
         changed: { kind: 'extents', extents: changes.flat() },
         base: base.disk,
+        earlier: null,
       })
       expect(moved.changed_bytes).toBe(3 * blockSize + 8)
       expect(moved.read_bytes).toBe(6 * blockSize + (size % blockSize))
@@ -238,6 +240,7 @@ describe('an incremental backup', () => {
         size_bytes: size,
         changed: { kind: 'bitmap', context: 'qemu:dirty-bitmap:since-full' },
         base: base.disk,
+        earlier: null,
       }).finally(() => server.stop())
 
       expect(moved.changed_bytes).toBe(mib + 3 * blockSize)
@@ -260,6 +263,7 @@ describe('an incremental backup', () => {
         ...options,
         changed: { kind: 'extents', extents: [] },
         base: base.disk,
+        earlier: null,
       })
       expect(moved.read_bytes).toBe(0)
       expect(moved.stored_bytes).toBe(0)

@@ -46,6 +46,7 @@ const optionsFor = (path: string): MoveDiskOptions => ({
   source: { kind: 'raw', path },
   changed: { kind: 'all' },
   base: null,
+  earlier: null,
   compression: { codec: 'lz4', level: 0 },
   stall_timeout_ms: 10_000,
 })
@@ -96,6 +97,9 @@ describe('arguments of JavaScript', () => {
         [{ ...good, changed: { kind: 'extents', extents: [0, 1] } }, 'options.base'],
         [{ ...good, base: { root: 'XYZ', size_bytes: size } }, 'options.base.root'],
         [{ ...good, base: { root: null, size_bytes: 1 } }, 'options.base.size_bytes'],
+        [{ ...good, earlier: { root: 'XYZ', size_bytes: size } }, 'options.earlier.root'],
+        [{ ...good, earlier: { root: null, size_bytes: 1 } }, 'options.earlier.size_bytes'],
+        [{ ...good, earlier: undefined }, 'options.earlier'],
         [{ ...good, compression: { codec: 'zip', level: 0 } }, 'options.compression.codec'],
         [{ ...good, compression: { codec: 'zstd', level: 0 } }, 'options.compression.level'],
         [{ ...good, compression: { codec: 'zstd', level: 20 } }, 'options.compression.level'],

@@ -144,6 +144,7 @@ export async function backUp(
       disk_id: 'disk0',
       changed: { kind: 'all' },
       base: null,
+      earlier: null,
       compression: { codec: 'lz4', level: 0 },
       stall_timeout_ms: 10_000,
       ...options,

@@ -50,6 +50,7 @@ async function runSession(
     size_bytes: sizeBytes,
     changed: { kind: 'all' },
     base: null,
+    earlier: null,
     compression: number % 2 === 0 ? { codec: 'lz4', level: 0 } : { codec: 'zstd', level: 1 },
     stall_timeout_ms: 10_000,
   })

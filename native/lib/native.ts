@@ -85,6 +85,8 @@ export interface MoveDiskOptions {
   changed: ChangedBlocks
   /** The same disk in the base backup: same size, else null. Required unless changed is `all`. */
   base: StoredDisk | null
+  /** The same disk in the VM's newest backup: same size, else null. What changed little since is stored as a patch. */
+  earlier: StoredDisk | null
   compression: Compression
   /** Longest time in ms without an answer of the source before SOURCE_STALLED. */
   stall_timeout_ms: number

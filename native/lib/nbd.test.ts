@@ -140,6 +140,7 @@ describe('an NBD source', () => {
           source: { kind: 'nbd', uri: server.uri },
           changed: { kind: 'all' },
           base: null,
+          earlier: null,
           compression: { codec: 'lz4', level: 0 },
           stall_timeout_ms: 10_000,
         })
@@ -188,6 +189,7 @@ describe('an NBD source', () => {
           source: { kind: 'nbd', uri: server.uri },
           changed: { kind: 'all' },
           base: null,
+          earlier: null,
           compression: { codec: 'lz4', level: 0 },
           stall_timeout_ms: 60_000,
         })

@@ -38,6 +38,7 @@ const optionsFor = (server: Server): MoveDiskOptions => ({
   source: { kind: 'nbd', uri: server.uri },
   changed: { kind: 'all' },
   base: null,
+  earlier: null,
   compression: { codec: 'lz4', level: 0 },
   stall_timeout_ms: 10_000,
 })

@@ -442,6 +442,8 @@ class World {
   Result<std::optional<Digest>> MoveOneDisk(Session& session, const std::string& disk_id,
                                             const ModelDisk& disk, const ModelDisk* base,
                                             const std::optional<Digest>& base_root) {
+    // Patches are laid over the newest backup in most cases, whatever is kept from the base.
+    const std::optional<Digest> earlier_root = OneIn(random_, 4) ? std::nullopt : base_root;
     ByteRanges data = DifferencesOf(disk, ModelDisk{disk.size, {}});
     data.Widen(random_, disk.size);
     ByteRanges marks;
@@ -456,7 +458,7 @@ class World {
     ModelSource source(&disk, data, kind == 1 ? marks : ByteRanges(), random_());
     Progress progress;
     ASSIGN_OR_RETURN(const std::unique_ptr<ChunkStore> target,
-                     ChunkStore::Open(&session, disk_id, disk.size, base_root, &progress));
+                     ChunkStore::Open(&session, disk_id, disk.size, {base_root, earlier_root}, &progress));
     counts.resumed += target->resumed_at_block() > 0 ? 1 : 0;
     BlockPlan plan(&source, &changed);
     RETURN_IF_ERROR(plan.Count());

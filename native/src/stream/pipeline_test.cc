@@ -83,17 +83,17 @@ class PipelineTest : public ::testing::Test {
     CollectPacks(*files, moved);
   }
 
-  // A backup of `base`, then one of `disk` over it.
-  void MoveOver(const MixedDisk& base, const MixedDisk& disk, bool parallel, Moved* moved) {
+  // A backup of `earlier`, then one of `disk`, with patches.
+  void MoveTwice(const MixedDisk& earlier, const MixedDisk& disk, bool parallel, Moved* moved) {
     const std::unique_ptr<CrashFiles> files = empty_.Copy();
     Moved first;
-    BackUp(*files, 1, base, std::nullopt, false, &first);
+    BackUp(*files, 1, earlier, std::nullopt, false, &first);
     BackUp(*files, 2, disk, first.root, parallel, moved);
     CollectPacks(*files, moved);
   }
 
   static void BackUp(CrashFiles& files, uint64_t number, const MixedDisk& disk,
-                     const std::optional<Digest>& base_root, bool parallel, Moved* moved) {
+                     const std::optional<Digest>& earlier_root, bool parallel, Moved* moved) {
     RepositoryLimits limits;
     limits.pack_size = 1 << 20;
     Result<std::unique_ptr<Repository>> repository = Repository::Open(files, "/r", false, limits);
@@ -107,7 +107,7 @@ class PipelineTest : public ::testing::Test {
     const ChangedBlockMap changed = ChangedBlockMap::All();
     BlockPlan plan(&source, &changed);
     Result<std::unique_ptr<ChunkStore>> target =
-        ChunkStore::Open(session->get(), "disk", disk.content.size(), base_root, &moved->progress);
+        ChunkStore::Open(session->get(), "disk", disk.content.size(), {std::nullopt, earlier_root}, &moved->progress);
     ASSERT_TRUE(target.ok());
     MemoryChannel channel(target->get());
     const Cancel cancel;
@@ -172,11 +172,11 @@ TEST_F(PipelineTest, WritesTheSamePatchesAsThePlainLoop) {
   SCOPED_TRACE("SEED=" + std::to_string(seed));
   std::mt19937_64 random(seed);
   for (int round = 0; round < 4; ++round) {
-    const MixedDisk base = MakeMixedDisk(random);
-    const MixedDisk disk = ChangeDisk(base, random);
+    const MixedDisk earlier = MakeMixedDisk(random);
+    const MixedDisk disk = ChangeDisk(earlier, random);
     Moved plain, parallel;
-    MoveOver(base, disk, false, &plain);
-    MoveOver(base, disk, true, &parallel);
+    MoveTwice(earlier, disk, false, &plain);
+    MoveTwice(earlier, disk, true, &parallel);
     EXPECT_EQ(plain.root, parallel.root);
     EXPECT_TRUE(plain.packs == parallel.packs);
     EXPECT_EQ(plain.progress.stored_bytes.value(), parallel.progress.stored_bytes.value());

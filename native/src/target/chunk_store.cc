@@ -7,24 +7,24 @@
 namespace blockferry {
 
 ChunkStore::ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, MapReader base,
-                       MapReader patched_base, Progress* progress)
+                       MapReader earlier, Progress* progress)
     : session_(session),
       writer_(std::move(writer)),
       base_(std::move(base)),
-      patched_base_(std::move(patched_base)),
+      earlier_(std::move(earlier)),
       progress_(progress) {}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::Open(Session* session, const std::string& disk_id,
                                                      uint64_t size_bytes,
-                                                     const std::optional<Digest>& base_root,
+                                                     const DiskRoots& roots,
                                                      Progress* progress) {
   ASSIGN_OR_RETURN(std::unique_ptr<DiskWriter> writer,
-                   session->OpenDisk(disk_id, size_bytes, base_root));
-  const auto base = [&] {
-    return MapReader(&session->repository(), base_root, BlockCountOf(size_bytes));
+                   session->OpenDisk(disk_id, size_bytes, roots.base));
+  const auto map_of = [&](const std::optional<Digest>& root) {
+    return MapReader(&session->repository(), root, BlockCountOf(size_bytes));
   };
-  std::unique_ptr<ChunkStore> store(
-      new ChunkStore(session, std::move(writer), base(), base(), progress));
+  std::unique_ptr<ChunkStore> store(new ChunkStore(
+      session, std::move(writer), map_of(roots.base), map_of(roots.earlier), progress));
   store->Report();
   return store;
 }
@@ -36,8 +36,8 @@ void ChunkStore::FindLacking(std::span<const Digest> names, std::span<bool> lack
 std::optional<BaseChunk> ChunkStore::ReadBase(uint64_t block_index, MutableBytes plain) {
   std::optional<Digest> name;
   {
-    std::lock_guard lock(patched_base_mutex_);
-    Result<std::optional<Digest>> found = patched_base_.Find(block_index);
+    std::lock_guard lock(earlier_mutex_);
+    Result<std::optional<Digest>> found = earlier_.Find(block_index);
     // A map that cannot be read costs the patch, never the block.
     if (found.ok()) name = *found;
   }

@@ -15,14 +15,19 @@
 
 namespace blockferry {
 
+// Maps of the same disk in backups that are there, each absent without a backup or without data.
+struct DiskRoots {
+  std::optional<Digest> base;     // What blocks are kept from.
+  std::optional<Digest> earlier;  // What patches are laid over: the newest one.
+};
+
 class ChunkStore final : public BlockTarget {
  public:
-  // `base_root` is the disk's root in the base backup: absent without a base and for a
-  // base without data. Continues at the checkpoint of the same point. The session and
-  // `progress` outlive the store.
+  // Continues at the checkpoint of the same point and base. The session and `progress` outlive the
+  // store. REQUIRES: the disks of the roots have this size.
   static Result<std::unique_ptr<ChunkStore>> Open(Session* session, const std::string& disk_id,
                                                   uint64_t size_bytes,
-                                                  const std::optional<Digest>& base_root,
+                                                  const DiskRoots& roots,
                                                   Progress* progress);
 
   // Blocks before this one are stored already.
@@ -38,15 +43,15 @@ class ChunkStore final : public BlockTarget {
 
  private:
   ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, MapReader base,
-             MapReader patched_base, Progress* progress);
+             MapReader earlier, Progress* progress);
   void Report();
 
   Session* session_;
   std::unique_ptr<DiskWriter> writer_;
   MapReader base_;
-  // Of the threads that make patches: the same map, at another place of it.
-  std::mutex patched_base_mutex_;
-  MapReader patched_base_;
+  // Of the threads that make patches.
+  std::mutex earlier_mutex_;
+  MapReader earlier_;
   Progress* progress_;
 };
 

@@ -12,6 +12,8 @@ export interface PlannedDisk {
   source: BlockSource
   changed: ChangedBlocks
   base: StoredDisk | null
+  /** The disk in the VM's newest backup that has it at this size: what patches are laid over. */
+  earlier: StoredDisk | null
   /** Backup the changed blocks count from; empty when everything is read. */
   baseBackupId: string
   format: string
@@ -44,6 +46,7 @@ export function planBackup(
       source: sourceOf(disk),
       format: disk.format,
       location: disk.location,
+      earlier: newestOf(disk, manifests),
       ...chosen,
     })
   }
@@ -115,6 +118,13 @@ function chooseBase(disk: snapshot.PointDisk, wanted: Wanted, manifests: Manifes
   if (!wanted.supplied) return { chosen }
   const message = `only blocks of the supplied list are read of disk ${disk.disk}, against ${baseBackupId}`
   return { chosen, decision: note('CHANGED_BLOCKS_SUPPLIED', disk.disk, message) }
+}
+
+function newestOf({ disk, sizeBytes }: snapshot.PointDisk, manifests: Manifest[]) {
+  const fits = (stored: Manifest['disks'][number]) =>
+    stored.disk_id === disk && stored.size_bytes === Number(sizeBytes)
+  const stored = manifests.findLast(({ disks }) => disks.some(fits))?.disks.find(fits)
+  return stored ? { root: stored.root, size_bytes: stored.size_bytes } : null
 }
 
 /** Everything allocated; what an image itself says it does not hold is not even asked for. */

@@ -106,6 +106,7 @@ export class BackupSession extends Session {
       source: planned.source,
       changed: planned.changed,
       base: planned.base,
+      earlier: planned.earlier,
       compression: this.#work.compression,
       stall_timeout_ms: this.#limits.stallTimeoutMs,
     })
