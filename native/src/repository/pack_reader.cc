@@ -58,52 +58,77 @@ bool TableFits(uint64_t pack_size, uint64_t table_offset, uint32_t entry_count) 
          (size - entries_size) / kBaseSize <= entry_count;
 }
 
-// A record whose bytes are what was written, and whose header fits what was asked for.
 struct StoredRecord {
   std::unique_ptr<std::byte[]> bytes;
+  size_t size = 0;
   Codec codec = Codec::kStored;
   uint32_t plain_size = 0;
   Bytes stored;
 };
 
-Result<StoredRecord> ReadStored(File& file, const RecordRequest& request, size_t plain_size) {
+Status CheckDigest(const StoredRecord& record) {
+  const Bytes bytes(record.bytes.get(), record.size);
+  const Digest digest = Blake3Hash(bytes.subspan(kShortDigestSize));
+  if (Equal(Bytes(digest).first(kShortDigestSize), bytes.first(kShortDigestSize))) return {};
+  return Corrupt("its stored bytes have a wrong digest");
+}
+
+// That the bytes have changed explains everything else.
+Status Explain(const StoredRecord& record, Status failure) {
+  const Status changed = CheckDigest(record);
+  return changed.ok() ? failure : changed;
+}
+
+Result<StoredRecord> ReadBytes(File& file, const RecordRequest& request) {
   if (request.stored_size > kStoredSizeMax) return Corrupt("its size cannot be");
   StoredRecord record;
-  const size_t size = kRecordHeaderSize + request.stored_size;
-  record.bytes = std::make_unique_for_overwrite<std::byte[]>(size);
-  const MutableBytes bytes(record.bytes.get(), size);
+  record.size = kRecordHeaderSize + request.stored_size;
+  record.bytes = std::make_unique_for_overwrite<std::byte[]>(record.size);
+  const MutableBytes bytes(record.bytes.get(), record.size);
   ASSIGN_OR_RETURN(const size_t read, file.ReadAt(request.offset, bytes));
-  if (read != size) return Corrupt("the pack is cut off");
-  const Digest digest = Blake3Hash(bytes.subspan(kShortDigestSize));
-  if (!Equal(Bytes(digest).first(kShortDigestSize), bytes.first(kShortDigestSize))) {
-    return Corrupt("its stored bytes have a wrong digest");
-  }
+  if (read != record.size) return Corrupt("the pack is cut off");
+  return record;
+}
+
+// Takes the header's fields that fit what was asked for.
+Status ReadHeader(const RecordRequest& request, size_t plain_size, StoredRecord* record) {
+  const Bytes bytes(record->bytes.get(), record->size);
   ByteReader in(bytes.subspan(kShortDigestSize));
   const uint8_t type = in.Take<uint8_t>();
   const uint8_t codec = in.Take<uint8_t>();
   const uint16_t flags = in.Take<uint16_t>();
-  record.plain_size = in.Take<uint32_t>();
+  record->plain_size = in.Take<uint32_t>();
   const uint32_t stored_size = in.Take<uint32_t>();
   static_cast<void>(in.Take<uint32_t>());
   const bool is_named = Equal(in.TakeBytes(kNameSize), request.name);
   if (!is_named || type != static_cast<uint8_t>(request.type)) {
     return Corrupt("it is another record");
   }
-  if (!IsKnown(type, codec) || flags != 0 || !SizesFit(record.plain_size, stored_size) ||
+  if (!IsKnown(type, codec) || flags != 0 || !SizesFit(record->plain_size, stored_size) ||
       stored_size != request.stored_size) {
     return Corrupt("its header cannot be");
   }
-  if (record.plain_size > plain_size ||
-      (request.size_is_exact && record.plain_size != plain_size)) {
-    return Corrupt("it holds " + std::to_string(record.plain_size) + " bytes, " +
+  if (record->plain_size > plain_size ||
+      (request.size_is_exact && record->plain_size != plain_size)) {
+    return Corrupt("it holds " + std::to_string(record->plain_size) + " bytes, " +
                    std::to_string(plain_size) + " are expected");
   }
-  record.codec = static_cast<Codec>(codec);
-  record.stored = bytes.subspan(kRecordHeaderSize);
+  record->codec = static_cast<Codec>(codec);
+  record->stored = bytes.subspan(kRecordHeaderSize);
+  return {};
+}
+
+Result<StoredRecord> ReadStored(File& file, const RecordRequest& request, size_t plain_size) {
+  ASSIGN_OR_RETURN(StoredRecord record, ReadBytes(file, request));
+  if (request.proof == Proof::kPlainAndStored) RETURN_IF_ERROR(CheckDigest(record));
+  const Status read = ReadHeader(request, plain_size, &record);
+  if (!read.ok()) return Explain(record, read);
   return record;
 }
 
-Status NotDecoded() { return Corrupt("it cannot be decoded"); }
+Status NotDecoded(const StoredRecord& record) {
+  return Explain(record, Corrupt("it cannot be decoded"));
+}
 
 }  // namespace
 
@@ -171,7 +196,7 @@ Result<size_t> ReadRecordAt(File& file, const RecordRequest& request, MutableByt
   assert(request.type != RecordType::kPatch);
   ASSIGN_OR_RETURN(const StoredRecord record, ReadStored(file, request, plain.size()));
   if (!Decode(record.codec, record.stored, plain.first(record.plain_size)).ok()) {
-    return NotDecoded();
+    return NotDecoded(record);
   }
   return size_t{record.plain_size};
 }
@@ -182,13 +207,18 @@ Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain
   Patch patch;
   patch.plain_size = record.plain_size;
   if (!DecodePatchHead(record.stored, record.plain_size, &patch.head)) {
-    return Corrupt("its pages cannot be");
+    return Explain(record, Corrupt("its pages cannot be"));
   }
   patch.pages.resize(SizeOfPages(patch.head.pages, record.plain_size));
   if (!Decode(record.codec, record.stored.subspan(kPatchHeadSize), patch.pages).ok()) {
-    return NotDecoded();
+    return NotDecoded(record);
   }
   return patch;
+}
+
+Status CheckStoredAt(File& file, const RecordRequest& request) {
+  ASSIGN_OR_RETURN(const StoredRecord record, ReadBytes(file, request));
+  return CheckDigest(record);
 }
 
 }  // namespace blockferry

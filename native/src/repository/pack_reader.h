@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "repository/chunk_reader.h"
 #include "repository/pack_writer.h"
 #include "repository/patch.h"
 
@@ -28,11 +29,12 @@ struct RecordRequest {
   uint32_t stored_size = 0;
   // The plain bytes must be exactly as long as the buffer; false for map nodes.
   bool size_is_exact = true;
+  Proof proof = Proof::kPlain;
 };
 
-// Compares the record with the digest of its stored bytes and decodes it into `plain`; returns the
-// plain size. BLOCK_CORRUPT says what is wrong; the caller says where. Comparing the plain bytes
-// with the name is the caller's. REQUIRES: request.type is not kPatch.
+// Decodes the record into `plain` and returns the plain size. BLOCK_CORRUPT says what is wrong; the
+// caller says where. Comparing the plain bytes with the name is the caller's: nothing of them is
+// known to be right before. REQUIRES: request.type is not kPatch.
 Result<size_t> ReadRecordAt(File& file, const RecordRequest& request, MutableBytes plain);
 
 // A patch as it was read: the size of the block, and its pages one after the other.
@@ -44,6 +46,10 @@ struct Patch {
 
 // The same for a patch. REQUIRES: request.type is kPatch.
 Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain_size);
+
+// BLOCK_CORRUPT when the record is not what was written there. With its plain bytes known to be
+// wrong it tells whether they have become so in the pack.
+Status CheckStoredAt(File& file, const RecordRequest& request);
 
 }  // namespace blockferry
 

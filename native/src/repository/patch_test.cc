@@ -124,7 +124,7 @@ TEST_F(PatchTest, ReadsBackAsTheBlockThatItStandsFor) {
     if (reopens) Reopen();
     ByteVector plain(kBlockSize);
     uint64_t stored_size = 0;
-    ASSERT_TRUE(repository_->ReadChunk(changed_name_, plain, &stored_size).ok());
+    ASSERT_TRUE(repository_->ReadChunk(changed_name_, plain, Proof::kPlain, &stored_size).ok());
     EXPECT_EQ(plain, changed_);
     EXPECT_EQ(stored_size, kBlockSize + patch_.size());
     EXPECT_EQ(repository_->info().chunk_count, 2u);
@@ -204,12 +204,12 @@ TEST_F(PatchTest, IsStoredAnewWhenItsBaseOrItselfIsDamaged) {
     DamageStored(damages_base ? Bytes(whole_).first(64) : Bytes(changed_).last(64));
     Reopen();
     ByteVector plain(kBlockSize);
-    const Status damage = repository_->ReadChunk(changed_name_, plain, nullptr);
+    const Status damage = repository_->ReadChunk(changed_name_, plain, Proof::kPlain, nullptr);
     EXPECT_TRUE(damage.Is(reason::kBlockCorrupt)) << damage.message();
     EXPECT_FALSE(repository_->Has(changed_name_));
     EXPECT_EQ(repository_->Has(whole_name_), !damages_base);
     Store({WholeRecord(), PatchRecord(whole_name_)});
-    ASSERT_TRUE(repository_->ReadChunk(changed_name_, plain, nullptr).ok());
+    ASSERT_TRUE(repository_->ReadChunk(changed_name_, plain, Proof::kPlain, nullptr).ok());
     EXPECT_EQ(plain, changed_);
   }
 }

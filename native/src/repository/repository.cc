@@ -355,7 +355,7 @@ Status Repository::ReadPatched(File& file, const RecordRequest& request, Mutable
   ASSIGN_OR_RETURN(const Patch patch, ReadPatchAt(file, request, plain.size()));
   uint64_t base_size = 0;
   const Result<size_t> base =
-      ReadRecord(RecordType::kChunk, patch.head.base, plain, true, &base_size);
+      ReadRecord({RecordType::kChunk, true, request.proof}, patch.head.base, plain, &base_size);
   if (base.status().Is(reason::kChunkMissing) || base.status().Is(reason::kBlockCorrupt)) {
     return Status(reason::kBlockCorrupt, "its base is lost, " + base.status().message());
   }
@@ -366,8 +366,8 @@ Status Repository::ReadPatched(File& file, const RecordRequest& request, Mutable
 }
 
 // On success `plain` is cut to the plain bytes.
-Status Repository::ReadPlace(const Digest& name, const RecordPlace& place, bool size_is_exact,
-                             MutableBytes* plain, uint64_t* stored_size) {
+Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
+                             const RecordPlace& place, MutableBytes* plain, uint64_t* stored_size) {
   const PackId id = index_.IdOf(place.pack);
   auto failure = [&](std::string_view reason, const std::string& what) {
     return Status(
@@ -382,7 +382,8 @@ Status Repository::ReadPlace(const Digest& name, const RecordPlace& place, bool 
     return failure(reason::kChunkMissing, "the pack is gone");
   }
   RETURN_IF_ERROR(file);
-  const RecordRequest request{place.type, name, place.offset, place.stored_size, size_is_exact};
+  const RecordRequest request{
+      place.type, name, place.offset, place.stored_size, options.size_is_exact, options.proof};
   *stored_size = place.stored_size;
   const Status read = place.type == RecordType::kPatch
                           ? ReadPatched(**file, request, *plain, stored_size)
@@ -392,7 +393,10 @@ Status Repository::ReadPlace(const Digest& name, const RecordPlace& place, bool 
     const Digest actual =
         place.type == RecordType::kMapNode ? naming_.NodeName(*plain) : naming_.ChunkName(*plain);
     if (actual == name) return {};
-    damage = "its plain bytes do not have the digest that names them";
+    const Status stored = CheckStoredAt(**file, request);
+    damage = stored.Is(reason::kBlockCorrupt)
+                 ? stored.message()
+                 : "its plain bytes do not have the digest that names them";
   } else if (read.Is(reason::kBlockCorrupt)) {
     damage = read.message();
   } else {
@@ -418,13 +422,13 @@ Status Repository::Lacking(RecordTypes types, const Digest& name) {
                 {{"name", HexOf(name)}, {"damaged_packs", std::to_string(damaged.size())}});
 }
 
-Result<size_t> Repository::ReadAnyPlace(RecordTypes types, const Digest& name, MutableBytes plain,
-                                        bool size_is_exact, uint64_t* stored_size) {
+Result<size_t> Repository::ReadAnyPlace(const ReadOptions& options, const Digest& name,
+                                        MutableBytes plain, uint64_t* stored_size) {
   Status failure;
-  for (const RecordPlace& place : index_.FindAll(types, name)) {
+  for (const RecordPlace& place : index_.FindAll(options.types, name)) {
     MutableBytes read = plain;
     uint64_t size = 0;
-    Status status = ReadPlace(name, place, size_is_exact, &read, &size);
+    Status status = ReadPlace(options, name, place, &read, &size);
     if (status.ok()) {
       if (stored_size != nullptr) *stored_size = size;
       return read.size();
@@ -432,23 +436,24 @@ Result<size_t> Repository::ReadAnyPlace(RecordTypes types, const Digest& name, M
     // Of several, the one that is worth another try counts.
     if (failure.ok() || failure.Is(reason::kBlockCorrupt)) failure = status;
   }
-  return failure.ok() ? Lacking(types, name) : failure;
+  return failure.ok() ? Lacking(options.types, name) : failure;
 }
 
 // A file of the index that is damaged is passed over, and the tables of its packs are read: each
 // round has at least one file less.
-Result<size_t> Repository::ReadRecord(RecordTypes types, const Digest& name, MutableBytes plain,
-                                      bool size_is_exact, uint64_t* stored_size) {
+Result<size_t> Repository::ReadRecord(const ReadOptions& options, const Digest& name,
+                                      MutableBytes plain, uint64_t* stored_size) {
   for (;;) {
     const uint64_t mark = index_.whole_mark();
-    Result<size_t> size = ReadAnyPlace(types, name, plain, size_is_exact, stored_size);
+    Result<size_t> size = ReadAnyPlace(options, name, plain, stored_size);
     if (size.ok() || index_.IsWholeSince(mark)) return size;
     RETURN_IF_ERROR(Refresh());
   }
 }
 
-Status Repository::ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) {
-  return ToStatus(ReadRecord(kWholeOrPatch, name, plain, true, stored_size));
+Status Repository::ReadChunk(const Digest& name, MutableBytes plain, Proof proof,
+                             uint64_t* stored_size) {
+  return ToStatus(ReadRecord({kWholeOrPatch, true, proof}, name, plain, stored_size));
 }
 
 std::optional<BaseChunk> Repository::ReadBase(const Digest& name, MutableBytes plain) {
@@ -466,7 +471,7 @@ std::optional<BaseChunk> Repository::ReadBase(const Digest& name, MutableBytes p
     base.name = patch->head.base;
   }
   uint64_t stored_size = 0;
-  if (!ReadRecord(RecordType::kChunk, base.name, plain, true, &stored_size).ok()) {
+  if (!ReadRecord({RecordType::kChunk}, base.name, plain, &stored_size).ok()) {
     return std::nullopt;
   }
   base.stored_size = static_cast<uint32_t>(stored_size);
@@ -474,7 +479,8 @@ std::optional<BaseChunk> Repository::ReadBase(const Digest& name, MutableBytes p
 }
 
 Result<size_t> Repository::ReadNode(const Digest& name, MutableBytes buffer) {
-  return ReadRecord(RecordType::kMapNode, name, buffer, false, nullptr);
+  // There are few of them: a walk over the map leaves nothing of theirs unproven.
+  return ReadRecord({RecordType::kMapNode, false, Proof::kPlainAndStored}, name, buffer, nullptr);
 }
 
 }  // namespace blockferry

@@ -83,7 +83,8 @@ class Repository : public ChunkReader {
   // was found to be damaged it may say no of one that is: it is stored again then.
   bool Has(const Digest& name);
 
-  Status ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) override;
+  Status ReadChunk(const Digest& name, MutableBytes plain, Proof proof,
+                   uint64_t* stored_size) override;
   // Fills `plain` with the whole chunk behind a name: of a patch, what it is laid over. Without
   // value when it cannot be read, for whatever reason: then nothing can be laid over it.
   std::optional<BaseChunk> ReadBase(const Digest& name, MutableBytes plain);
@@ -93,10 +94,14 @@ class Repository : public ChunkReader {
   friend class Session;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
              const Digest& naming_key, const RepositoryLimits& limits);
-  // The plain bytes must fill the buffer exactly, or at most.
-  Result<size_t> ReadRecord(RecordTypes types, const Digest& name, MutableBytes plain,
-                            bool size_is_exact, uint64_t* stored_size);
-  Status ReadPlace(const Digest& name, const RecordPlace& place, bool size_is_exact,
+  struct ReadOptions {
+    RecordTypes types;
+    bool size_is_exact = true;  // The plain bytes must fill the buffer exactly, or at most.
+    Proof proof = Proof::kPlain;
+  };
+  Result<size_t> ReadRecord(const ReadOptions& options, const Digest& name, MutableBytes plain,
+                            uint64_t* stored_size);
+  Status ReadPlace(const ReadOptions& options, const Digest& name, const RecordPlace& place,
                    MutableBytes* plain, uint64_t* stored_size);
   // Decodes what is there, without a look at its name.
   Status ReadWhole(File& file, const RecordRequest& request, MutableBytes* plain);
@@ -106,8 +111,8 @@ class Repository : public ChunkReader {
   Status SyncManifests(const std::string& vm_pseudonym);
   Status RefreshFolder(std::byte number);
   Status ReadTable(const std::string& path, const PackId& id);
-  Result<size_t> ReadAnyPlace(RecordTypes types, const Digest& name, MutableBytes plain,
-                              bool size_is_exact, uint64_t* stored_size);
+  Result<size_t> ReadAnyPlace(const ReadOptions& options, const Digest& name, MutableBytes plain,
+                              uint64_t* stored_size);
   // Is it in a durable pack? Reads the tables of packs if the index cannot be sure.
   Result<bool> IsPresent(RecordTypes types, const Digest& name);
   // A pack that a session of this process has sealed.

@@ -361,7 +361,7 @@ TEST_P(SessionTest, StoresAChunkAnewThatIsKnownToBeDamaged) {
   for (const auto& [index, seed] : disk_) {
     Digest name = **reader.Find(index);
     plain.resize(BlockSizeAt(kSize, index));
-    Status read = repository_->ReadChunk(name, plain, nullptr);
+    Status read = repository_->ReadChunk(name, plain, Proof::kPlain, nullptr);
     if (read.ok()) continue;
     EXPECT_TRUE(read.Is(reason::kBlockCorrupt));
     EXPECT_EQ(read.metadata()[0].second, HexOf(name));
@@ -431,7 +431,8 @@ TEST_P(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {
   ASSERT_TRUE(root.ok());
   ASSERT_TRUE(session->Commit({"b1", "", {{"d", *root, kSize}}, {}}).ok());
   ByteVector plain(kBlockSize);
-  EXPECT_TRUE(repository_->ReadChunk(name, plain, nullptr).Is(reason::kBlockCorrupt));
+  EXPECT_TRUE(
+      repository_->ReadChunk(name, plain, Proof::kPlain, nullptr).Is(reason::kBlockCorrupt));
 }
 
 TEST_P(SessionTest, RefusesToStoreAnythingOnceItHasEnded) {

@@ -78,7 +78,7 @@ inline std::string CompareTestDisk(Repository& repository, const std::optional<D
     if (!entry.ok()) return entry.status().message();
     if (!*entry || (*entry)->index != index) return "block " + std::to_string(index) + " is absent";
     ByteVector plain(BlockSizeAt(size, index));
-    Status read = repository.ReadChunk((*entry)->name, plain, nullptr);
+    Status read = repository.ReadChunk((*entry)->name, plain, Proof::kPlainAndStored, nullptr);
     if (!read.ok()) return read.message();
     if (plain != TestBlock(seed, plain.size()))
       return "block " + std::to_string(index) + " differs";

@@ -25,7 +25,8 @@ class Channel {
   virtual void FindLacking(std::span<const Digest> names, std::span<bool> lacks) = 0;
 
   // Fills `plain` with what a patch of the block may be laid over: the whole chunk behind the block
-  // in an earlier backup. Without value when there is none of that size, or it cannot be read. Any thread.
+  // in an earlier backup. Without value when there is none of that size, or it cannot be read. Any
+  // thread.
   virtual std::optional<BaseChunk> ReadBase(uint64_t block_index, MutableBytes plain) = 0;
 
   // True when the target lacks the block and waits for its frame; otherwise the block is

@@ -457,8 +457,9 @@ class World {
     }
     ModelSource source(&disk, data, kind == 1 ? marks : ByteRanges(), random_());
     Progress progress;
-    ASSIGN_OR_RETURN(const std::unique_ptr<ChunkStore> target,
-                     ChunkStore::Open(&session, disk_id, disk.size, {base_root, earlier_root}, &progress));
+    ASSIGN_OR_RETURN(
+        const std::unique_ptr<ChunkStore> target,
+        ChunkStore::Open(&session, disk_id, disk.size, {base_root, earlier_root}, &progress));
     counts.resumed += target->resumed_at_block() > 0 ? 1 : 0;
     BlockPlan plan(&source, &changed);
     RETURN_IF_ERROR(plan.Count());

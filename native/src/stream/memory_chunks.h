@@ -30,7 +30,7 @@ class MemoryChunks final : public ChunkReader, public MapNodeSink {
     nodes_.erase(HexOf(name));
   }
 
-  Status ReadChunk(const Digest& name, MutableBytes plain, uint64_t* stored_size) override {
+  Status ReadChunk(const Digest& name, MutableBytes plain, Proof, uint64_t* stored_size) override {
     const auto found = chunks_.find(HexOf(name));
     if (found == chunks_.end()) return Status(reason::kChunkMissing, "no such chunk");
     if (found->second.size() != plain.size()) return Status(reason::kBlockCorrupt, "its size");

@@ -107,7 +107,8 @@ class PipelineTest : public ::testing::Test {
     const ChangedBlockMap changed = ChangedBlockMap::All();
     BlockPlan plan(&source, &changed);
     Result<std::unique_ptr<ChunkStore>> target =
-        ChunkStore::Open(session->get(), "disk", disk.content.size(), {std::nullopt, earlier_root}, &moved->progress);
+        ChunkStore::Open(session->get(), "disk", disk.content.size(), {std::nullopt, earlier_root},
+                         &moved->progress);
     ASSERT_TRUE(target.ok());
     MemoryChannel channel(target->get());
     const Cancel cancel;
@@ -132,7 +133,7 @@ class PipelineTest : public ::testing::Test {
       ASSERT_EQ(name.has_value(), disk.extents[index].allocated && !IsZero(expected)) << index;
       if (!name) continue;
       const MutableBytes read = MutableBytes(plain).first(expected.size());
-      ASSERT_TRUE(repository->ReadChunk(*name, read, nullptr).ok()) << index;
+      ASSERT_TRUE(repository->ReadChunk(*name, read, Proof::kPlain, nullptr).ok()) << index;
       ASSERT_TRUE(Equal(read, expected)) << index;
     }
   }

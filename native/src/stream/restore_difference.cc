@@ -236,7 +236,7 @@ class Comparer {
   Status WritePages(uint64_t index, Bytes found, const Digest& name) {
     const MutableBytes wanted = MutableBytes(chunk_).first(found.size());
     uint64_t stored_size = 0;
-    RETURN_IF_ERROR(work_.chunks->ReadChunk(name, wanted, &stored_size));
+    RETURN_IF_ERROR(work_.chunks->ReadChunk(name, wanted, Proof::kPlain, &stored_size));
     work_.progress->read_bytes.Add(stored_size);
     work_.progress->block_count.Add(1);
     for (size_t from = 0;;) {

@@ -47,8 +47,9 @@ class BatchRestorer {
     RETURN_IF_ERROR(restore_->cancel->Check());
     const size_t size = BlockSizeAt(restore_->disk.size_bytes, entry.index);
     uint64_t stored_size = 0;
+    const Proof proof = restore_->target == nullptr ? Proof::kPlainAndStored : Proof::kPlain;
     RETURN_IF_ERROR(restore_->chunks->ReadChunk(
-        entry.name, MutableBytes(bytes_).subspan(run_size_, size), &stored_size));
+        entry.name, MutableBytes(bytes_).subspan(run_size_, size), proof, &stored_size));
     run_size_ += size;
     restore_->progress->read_bytes.Add(stored_size);
     restore_->progress->block_count.Add(1);

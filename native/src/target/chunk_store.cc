@@ -15,16 +15,15 @@ ChunkStore::ChunkStore(Session* session, std::unique_ptr<DiskWriter> writer, Map
       progress_(progress) {}
 
 Result<std::unique_ptr<ChunkStore>> ChunkStore::Open(Session* session, const std::string& disk_id,
-                                                     uint64_t size_bytes,
-                                                     const DiskRoots& roots,
+                                                     uint64_t size_bytes, const DiskRoots& roots,
                                                      Progress* progress) {
   ASSIGN_OR_RETURN(std::unique_ptr<DiskWriter> writer,
                    session->OpenDisk(disk_id, size_bytes, roots.base));
   const auto map_of = [&](const std::optional<Digest>& root) {
     return MapReader(&session->repository(), root, BlockCountOf(size_bytes));
   };
-  std::unique_ptr<ChunkStore> store(new ChunkStore(
-      session, std::move(writer), map_of(roots.base), map_of(roots.earlier), progress));
+  std::unique_ptr<ChunkStore> store(new ChunkStore(session, std::move(writer), map_of(roots.base),
+                                                   map_of(roots.earlier), progress));
   store->Report();
   return store;
 }

@@ -26,8 +26,7 @@ class ChunkStore final : public BlockTarget {
   // Continues at the checkpoint of the same point and base. The session and `progress` outlive the
   // store. REQUIRES: the disks of the roots have this size.
   static Result<std::unique_ptr<ChunkStore>> Open(Session* session, const std::string& disk_id,
-                                                  uint64_t size_bytes,
-                                                  const DiskRoots& roots,
+                                                  uint64_t size_bytes, const DiskRoots& roots,
                                                   Progress* progress);
 
   // Blocks before this one are stored already.
