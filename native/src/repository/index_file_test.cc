@@ -136,7 +136,10 @@ TEST_F(IndexFileTest, AnswersRightlyOrNotAtAllOnceItIsDamaged) {
     }
     Result<std::shared_ptr<IndexFile>> file = Open(kName);
     if (!file.ok()) {
-      EXPECT_TRUE(file.status().Is(reason::kRepositoryDamaged)) << file.status().message();
+      // The version is looked at first: with another one, where would the digest be?
+      EXPECT_TRUE(file.status().Is(reason::kRepositoryDamaged) ||
+                  file.status().Is(reason::kRepositoryTooNew))
+          << file.status().message();
       ++refused;
       continue;
     }
