@@ -17,14 +17,14 @@ fail() {
   exit 1
 }
 
-packages='g++ cmake ninja-build pkg-config libnbd-dev liblz4-dev libzstd-dev libgtest-dev'
+packages='g++ cmake ninja-build pkg-config libnbd-dev liblz4-dev libzstd-dev libssl-dev libgtest-dev'
 for flag in "$@"; do
   case $flag in
     --guest)
       packages="$packages qemu-system-x86 qemu-utils libnbd-bin busybox-static cpio kmod e2fsprogs"
       packages="$packages qemu-guest-agent"
       ;;
-    --test) packages="$packages nbdkit clang-format" ;;
+    --test) packages="$packages nbdkit clang-format python3" ;;
     *) fail "unknown flag $flag; use --guest and --test" ;;
   esac
 done

@@ -14,7 +14,9 @@
 #include "core/file.h"
 #include "jobs.h"
 #include "readers.h"
+#include "repository/key_slot_format.h"
 #include "repository/repository.h"
+#include "repository/repository_keys.h"
 #include "repository_object.h"
 #include "target/image_lock.h"
 #include "values.h"
@@ -22,11 +24,37 @@
 namespace blockferry {
 namespace {
 
+// { kind, bytes }
+Result<Secret> ReadSecret(const Napi::Value& value, const std::string& field) {
+  ASSIGN_OR_RETURN(const Fields fields, Fields::Of(value, field));
+  ASSIGN_OR_RETURN(const std::string kind, fields.Text("kind"));
+  if (kind != "passphrase" && kind != "key") {
+    return Unfit(fields.NameOf("kind"), "it is neither passphrase nor key");
+  }
+  Secret secret;
+  secret.kind = kind == "key" ? Secret::Kind::kKey : Secret::Kind::kPassphrase;
+  ASSIGN_OR_RETURN(secret.bytes, fields.Bytes("bytes", key_slot_format::kPassphraseSizeMax));
+  return secret;
+}
+
+Result<std::optional<Secret>> ReadSecretOrNull(const Napi::Value& value) {
+  if (value.IsNull()) return std::optional<Secret>();
+  ASSIGN_OR_RETURN(Secret secret, ReadSecret(value, "secret"));
+  return std::optional<Secret>(std::move(secret));
+}
+
+const Secret* PointerTo(const std::optional<Secret>& secret) { return secret ? &*secret : nullptr; }
+
 Napi::Value StartCreateRepository(const Napi::CallbackInfo& info) {
   const Result<std::string> folder = TextOf(info[0], "folder");
   if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  const Result<std::optional<Secret>> secret = ReadSecretOrNull(info[1]);
+  if (!secret.ok()) return Rejected(info.Env(), secret.status());
   return StartJob<RepositoryInfo>(
-      info.Env(), [folder = *folder] { return Repository::Create(SystemFiles(), folder); },
+      info.Env(),
+      [folder = *folder, secret = *secret] {
+        return Repository::Create(SystemFiles(), folder, PointerTo(secret));
+      },
       InfoObject);
 }
 
@@ -36,18 +64,99 @@ Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
   if (!info[1].IsBoolean()) {
     return Rejected(info.Env(), Unfit("readOnly", "it is not a boolean"));
   }
+  const Result<std::optional<Secret>> secret = ReadSecretOrNull(info[2]);
+  if (!secret.ok()) return Rejected(info.Env(), secret.status());
   using SharedRepository = std::shared_ptr<Repository>;
   return StartJob<SharedRepository>(
       info.Env(),
-      [folder = *folder,
-       read_only = info[1].As<Napi::Boolean>().Value()]() -> Result<SharedRepository> {
+      [folder = *folder, read_only = info[1].As<Napi::Boolean>().Value(),
+       secret = *secret]() -> Result<SharedRepository> {
         RepositoryLimits limits;
         limits.seal_in_background = true;
-        ASSIGN_OR_RETURN(std::unique_ptr<Repository> repository,
-                         Repository::Open(SystemFiles(), folder, read_only, limits));
+        ASSIGN_OR_RETURN(
+            std::unique_ptr<Repository> repository,
+            Repository::Open(SystemFiles(), folder, read_only, limits, PointerTo(secret)));
         return SharedRepository(std::move(repository));
       },
       RepositoryObject);
+}
+
+Napi::Value StartReadIdentity(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  return StartJob<RepositoryIdentity>(
+      info.Env(), [folder = *folder] { return Repository::ReadIdentity(SystemFiles(), folder); },
+      [](Napi::Env env, const RepositoryIdentity& identity) -> Napi::Value {
+        Napi::Object object = Napi::Object::New(env);
+        object.Set("repository_id", HexOf(identity.id));
+        object.Set("encrypted", identity.is_encrypted);
+        return object;
+      });
+}
+
+Napi::Value KeySlotObject(Napi::Env env, const KeySlot& slot) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("slot_id", slot.slot_id);
+  object.Set("kind", slot.kind == Secret::Kind::kKey ? "key" : "passphrase");
+  object.Set("label", slot.label);
+  return object;
+}
+
+Napi::Value StartListKeySlots(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  return StartJob<std::vector<KeySlot>>(
+      info.Env(), [folder = *folder] { return ListKeySlots(SystemFiles(), folder); },
+      [](Napi::Env env, const std::vector<KeySlot>& slots) -> Napi::Value {
+        Napi::Array list = Napi::Array::New(env, slots.size());
+        for (uint32_t i = 0; i < slots.size(); ++i) list.Set(i, KeySlotObject(env, slots[i]));
+        return list;
+      });
+}
+
+// Who changes slots has to open one: otherwise anybody who writes the folder could lock others out.
+Result<RepositoryKeys> Unlock(const std::string& folder, const Secret& secret, RepositoryId* id) {
+  ASSIGN_OR_RETURN(const RepositoryIdentity identity,
+                   Repository::ReadIdentity(SystemFiles(), folder));
+  *id = identity.id;
+  return UnlockKeys(SystemFiles(), folder, identity.id, secret);
+}
+
+Napi::Value StartAddKeySlot(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  const Result<Secret> secret = ReadSecret(info[1], "secret");
+  if (!secret.ok()) return Rejected(info.Env(), secret.status());
+  const Result<Secret> added = ReadSecret(info[2], "added");
+  if (!added.ok()) return Rejected(info.Env(), added.status());
+  const Result<std::string> label = TextOf(info[3], "label");
+  if (!label.ok()) return Rejected(info.Env(), label.status());
+  return StartJob<KeySlot>(
+      info.Env(),
+      [folder = *folder, secret = *secret, added = *added, label = *label]() -> Result<KeySlot> {
+        RepositoryId id;
+        ASSIGN_OR_RETURN(const RepositoryKeys keys, Unlock(folder, secret, &id));
+        return AddKeySlot(SystemFiles(), folder, id, keys, added, label);
+      },
+      KeySlotObject);
+}
+
+Napi::Value StartRemoveKeySlot(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) return Rejected(info.Env(), folder.status());
+  const Result<Secret> secret = ReadSecret(info[1], "secret");
+  if (!secret.ok()) return Rejected(info.Env(), secret.status());
+  const Result<std::string> slot_id = TextOf(info[2], "slotId");
+  if (!slot_id.ok()) return Rejected(info.Env(), slot_id.status());
+  return StartJob<Nothing>(
+      info.Env(),
+      [folder = *folder, secret = *secret, slot_id = *slot_id]() -> Result<Nothing> {
+        RepositoryId id;
+        RETURN_IF_ERROR(Unlock(folder, secret, &id));
+        RETURN_IF_ERROR(RemoveKeySlot(SystemFiles(), folder, slot_id));
+        return Nothing();
+      },
+      BuildNothing);
 }
 
 Napi::Value StartCutReaders(const Napi::CallbackInfo& info) {
@@ -118,6 +227,10 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createRepository",
               Napi::Function::New(env, StartCreateRepository, "createRepository"));
   exports.Set("openRepository", Napi::Function::New(env, StartOpenRepository, "openRepository"));
+  exports.Set("readIdentity", Napi::Function::New(env, StartReadIdentity, "readIdentity"));
+  exports.Set("listKeySlots", Napi::Function::New(env, StartListKeySlots, "listKeySlots"));
+  exports.Set("addKeySlot", Napi::Function::New(env, StartAddKeySlot, "addKeySlot"));
+  exports.Set("removeKeySlot", Napi::Function::New(env, StartRemoveKeySlot, "removeKeySlot"));
   exports.Set("cutReaders", Napi::Function::New(env, StartCutReaders, "cutReaders"));
   exports.Set("lockImage", Napi::Function::New(env, TakeLockImage, "lockImage"));
   exports.Set("forgetCached", Napi::Function::New(env, StartForgetCached, "forgetCached"));

@@ -311,6 +311,7 @@ Napi::Object InfoObject(Napi::Env env, const RepositoryInfo& info) {
   object.Set("repository_id", HexOf(info.repository_id));
   object.Set("format_version", NumberOf(env, info.format_version));
   object.Set("block_size_bytes", NumberOf(env, info.block_size));
+  object.Set("encrypted", info.is_encrypted);
   object.Set("pack_count", NumberOf(env, info.pack_count));
   object.Set("stored_bytes", NumberOf(env, info.stored));
   object.Set("chunk_count", NumberOf(env, info.chunk_count));

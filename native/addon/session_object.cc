@@ -110,10 +110,13 @@ Result<MovedDisk> Move(const MoveOptions& options, Session* session, TaskState* 
   plan.StartAt(target->resumed_at_block());
 
   MemoryChannel channel(target.get());
+  Repository& repository = session->repository();
+  std::optional<WriterKey> writer_key;
+  if (repository.record_key() != nullptr) writer_key.emplace(*repository.record_key());
   ASSIGN_OR_RETURN(
       moved.root,
-      MoveDiskInParallel({source.get(), &plan, &session->repository().naming(), options.compression,
-                          &channel, &task->cancel, &task->progress}));
+      MoveDiskInParallel({source.get(), &plan, &repository.naming(), options.compression, &channel,
+                          &task->cancel, &task->progress, writer_key ? &*writer_key : nullptr}));
   return moved;
 }
 

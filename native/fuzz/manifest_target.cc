@@ -26,12 +26,12 @@ void Run(Bytes input) {
     const Digest code = TestNaming().ManifestCode(Bytes(bytes).first(authenticated));
     std::memcpy(bytes.data() + authenticated, code.data(), kCodeSize);
   }
-  const Result<Manifest> manifest = DecodeManifest(bytes, kRepository, TestNaming());
+  const Result<Manifest> manifest = DecodeManifest(bytes, kRepository, TestNaming(), nullptr);
   if (!manifest.ok()) return;
   assert(CheckManifest(*manifest).ok());
   // What was accepted can be written and read again.
-  const ByteVector again = EncodeManifest(*manifest, kRepository, TestNaming());
-  assert(DecodeManifest(again, kRepository, TestNaming()).ok());
+  const ByteVector again = EncodeManifest(*manifest, kRepository, TestNaming(), nullptr);
+  assert(DecodeManifest(again, kRepository, TestNaming(), nullptr).ok());
 }
 
 std::vector<ByteVector> Seeds() {
@@ -51,7 +51,7 @@ std::vector<ByteVector> Seeds() {
     }
     manifest.body = ByteVector(disk_count * 8, std::byte{7});
     assert(CheckManifest(manifest).ok());
-    const ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming());
+    const ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming(), nullptr);
     seeds.push_back(InputOf(1, bytes));
   }
   return seeds;

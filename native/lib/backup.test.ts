@@ -20,8 +20,8 @@ import { createRepository, openRepository, type Repository } from './index.ts'
 
 const withRepository = (use: (repository: Repository, folder: string) => Promise<void>) =>
   withFolder(async (folder) => {
-    await createRepository(join(folder, 'repository'))
-    const repository = await openRepository(join(folder, 'repository'), false)
+    await createRepository(join(folder, 'repository'), null)
+    const repository = await openRepository(join(folder, 'repository'), false, null)
     try {
       await use(repository, folder)
     } finally {

@@ -21,8 +21,8 @@ const index = fileURLToPath(new URL('./index.ts', import.meta.url))
 
 const withDisk = (use: (repository: Repository, disk: string, folder: string) => Promise<void>) =>
   withFolder(async (folder) => {
-    await createRepository(join(folder, 'repository'))
-    const repository = await openRepository(join(folder, 'repository'), false)
+    await createRepository(join(folder, 'repository'), null)
+    const repository = await openRepository(join(folder, 'repository'), false, null)
     const disk = join(folder, 'disk')
     await makeDisk(disk, size, [[0, noise('border', size)]])
     try {
@@ -114,12 +114,29 @@ describe('arguments of JavaScript', () => {
       await expect(
         session.commit({ backup_id: 'b', base_backup_id: '', disks: [], body: 'x' } as never),
       ).rejects.toMatchObject({ code: 'ARGUMENT_INVALID', metadata: { field: 'options.body' } })
-      await expect(openRepository(7 as never, false)).rejects.toMatchObject({
+      await expect(openRepository(7 as never, false, null)).rejects.toMatchObject({
         code: 'ARGUMENT_INVALID',
       })
-      await expect(openRepository('x', undefined as never)).rejects.toMatchObject({
+      await expect(openRepository('x', undefined as never, null)).rejects.toMatchObject({
         metadata: { field: 'readOnly' },
       })
+      const secrets: [unknown, string][] = [
+        [undefined, 'secret'],
+        [{ kind: 'password', bytes: new Uint8Array(1) }, 'secret.kind'],
+        [{ kind: 'key', bytes: 'text' }, 'secret.bytes'],
+        [{ kind: 'key', bytes: new Uint8Array(2000) }, 'secret.bytes'],
+      ]
+      for (const [secret, field] of secrets) {
+        for (const call of [
+          openRepository('x', false, secret as never),
+          createRepository('x', secret as never),
+        ]) {
+          await expect(call).rejects.toMatchObject({
+            code: 'ARGUMENT_INVALID',
+            metadata: { field },
+          })
+        }
+      }
       expect(thrown(() => repository.restoreDisk({} as never, {} as never))).toMatchObject({
         code: 'ARGUMENT_INVALID',
       })
@@ -245,7 +262,7 @@ describe('a task', () => {
     await withDisk(async (_repository, disk, folder) => {
       const program = `
         import { openRepository } from ${JSON.stringify(index)}
-        const repository = await openRepository(${JSON.stringify(join(folder, 'repository'))}, false)
+        const repository = await openRepository(${JSON.stringify(join(folder, 'repository'))}, false, null)
         const session = await repository.openSession({
           vm_pseudonym: repository.vmPseudonym('vm'), point_id: 'p', incarnation: 1, number: 1,
         })
@@ -269,7 +286,7 @@ describe('a task', () => {
         const { createRequire } = require('node:module')
         const { workerData, parentPort } = require('node:worker_threads')
         const native = createRequire(workerData.index)('../out/blockferry.node')
-        native.openRepository(workerData.folder, false).then(async (repository) => {
+        native.openRepository(workerData.folder, false, null).then(async (repository) => {
           const session = await repository.openSession({
             vm_pseudonym: repository.vmPseudonym('vm'),
             point_id: 'p',

@@ -23,8 +23,8 @@ const withBackup = (
   compression: Compression = { codec: 'lz4', level: 0 },
 ) =>
   withFolder(async (folder) => {
-    await createRepository(join(folder, 'repository'))
-    const repository = await openRepository(join(folder, 'repository'), false)
+    await createRepository(join(folder, 'repository'), null)
+    const repository = await openRepository(join(folder, 'repository'), false, null)
     const source = join(folder, 'source')
     await makeDisk(source, 8 * mib, [[0, content()]])
     const stored = await backUp(repository, {

@@ -6,5 +6,15 @@ export type * from './native.ts'
 // The same path from lib/ and from dist/.
 const native: Native = createRequire(import.meta.url)('../out/blockferry.node')
 
-export const { createRepository, openRepository, cutReaders, lockImage, forgetCached, versions } =
-  native
+export const {
+  createRepository,
+  openRepository,
+  readIdentity,
+  listKeySlots,
+  addKeySlot,
+  removeKeySlot,
+  cutReaders,
+  lockImage,
+  forgetCached,
+  versions,
+} = native

@@ -73,8 +73,8 @@ async function runSession(
 
 it('holds after 1,000 sessions what it held after 300', { timeout: 120_000 }, async () => {
   await withFolder(async (folder) => {
-    await createRepository(join(folder, 'repository'))
-    const repository = await openRepository(join(folder, 'repository'), false)
+    await createRepository(join(folder, 'repository'), null)
+    const repository = await openRepository(join(folder, 'repository'), false, null)
     const source = join(folder, 'source')
     await makeDisk(source, 2 * mib, [[5 * blockSize, noise('leak', 12 * blockSize)]])
     let warm = held()

@@ -27,12 +27,27 @@ export interface StoredDisk {
 
 export interface RepositoryInfo {
   repository_id: string
+  encrypted: boolean
   format_version: number
   block_size_bytes: number
   pack_count: number
   /** Bytes of all pack files. */
   stored_bytes: number
   chunk_count: number
+}
+
+/** What opens an encrypted repository: a passphrase as UTF-8 (1 to 1024 bytes), or a key of 32 bytes. */
+export interface Secret {
+  kind: 'passphrase' | 'key'
+  bytes: Uint8Array
+}
+
+/** One of the secrets that open a repository. */
+export interface KeySlot {
+  /** 16 hex digits. */
+  slot_id: string
+  kind: Secret['kind']
+  label: string
 }
 
 /** Counters of one running or finished move, restore or verification; all in bytes unless named otherwise. */
@@ -166,8 +181,17 @@ export interface Repository {
 }
 
 export interface Native {
-  createRepository(folder: string): Promise<RepositoryInfo>
-  openRepository(folder: string, readOnly: boolean): Promise<Repository>
+  /** Encrypted when there is a secret, which gets the first key slot. */
+  createRepository(folder: string, secret: Secret | null): Promise<RepositoryInfo>
+  /** Errors: REPOSITORY_…, KEY_MISSING (encrypted, and the secret is null), KEY_WRONG. */
+  openRepository(folder: string, readOnly: boolean, secret: Secret | null): Promise<Repository>
+  /** What is in clear of a repository. Errors: REPOSITORY_… */
+  readIdentity(folder: string): Promise<{ repository_id: string; encrypted: boolean }>
+  listKeySlots(folder: string): Promise<KeySlot[]>
+  /** `secret` opens a slot that is there; `label` is kept in clear. Errors: KEY_WRONG. */
+  addKeySlot(folder: string, secret: Secret, added: Secret, label: string): Promise<KeySlot>
+  /** Errors: KEY_WRONG, NOT_FOUND, KEY_SLOT_LAST. */
+  removeKeySlot(folder: string, secret: Secret, slotId: string): Promise<void>
   /**
    * Shuts down the connections to a unix socket at the clients' ends and throws away what they did
    * not read: for a server that waits for a client that hangs. Tells for each who held it (pid 0:

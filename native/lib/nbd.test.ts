@@ -24,8 +24,8 @@ const withServer = (
   use: (repository: Repository, server: Server, folder: string) => Promise<void>,
 ) =>
   withFolder(async (folder) => {
-    await createRepository(join(folder, 'repository'))
-    const repository = await openRepository(join(folder, 'repository'), false)
+    await createRepository(join(folder, 'repository'), null)
+    const repository = await openRepository(join(folder, 'repository'), false, null)
     await makeDisk(join(folder, 'disk'), size, [[0, noise('nbd', size)]])
     const server = await start(folder, join(folder, 'disk'))
     try {

@@ -23,7 +23,7 @@ const size = 192 * mib
 const mover = `
   import { openRepository } from ${JSON.stringify(fileURLToPath(new URL('./index.ts', import.meta.url)))}
   const [folder, point, options] = process.argv.slice(1)
-  const repository = await openRepository(folder, false)
+  const repository = await openRepository(folder, false, null)
   const session = await repository.openSession({
     vm_pseudonym: repository.vmPseudonym('vm'), point_id: point, incarnation: 1, number: 1,
   })
@@ -73,7 +73,7 @@ async function bytesRead(statistics: string): Promise<number> {
 const withDisk = (use: (folder: string, repository: string, disk: string) => Promise<void>) =>
   withFolder(async (folder) => {
     const repository = join(folder, 'repository')
-    await createRepository(repository)
+    await createRepository(repository, null)
     const disk = join(folder, 'disk')
     await makeDisk(disk, size, [[0, noise('resume', size)]])
     await use(folder, repository, disk)
@@ -89,7 +89,7 @@ describe('a mover that was killed', { timeout: 60_000 }, () => {
       await killAt(size / 2, path, 'point', optionsFor(first)).finally(() => first.stop())
 
       const server = await counted(folder, disk)
-      const repository = await openRepository(path, false)
+      const repository = await openRepository(path, false, null)
       const session = await repository.openSession({
         vm_pseudonym: repository.vmPseudonym('vm'),
         point_id: 'point',
@@ -126,7 +126,7 @@ describe('a mover that was killed', { timeout: 60_000 }, () => {
       const server = await serveImage(folder, 'raw', disk, '-r')
       try {
         await killAt(size / 2, path, 'point-1', optionsFor(server))
-        const repository = await openRepository(path, false)
+        const repository = await openRepository(path, false, null)
         const session = await repository.openSession({
           vm_pseudonym: repository.vmPseudonym('vm'),
           point_id: 'point-2',

@@ -12,29 +12,25 @@ using namespace checkpoint_format;
 using repository_format::kCheckpointSuffix;
 using repository_format::kNewCheckpointSuffix;
 
-std::string NameOf(std::string_view disk_id) {
-  const Digest digest = Blake3Hash(BytesOf(disk_id));
-  return HexOf(Bytes(digest).first(16));
-}
-
 // "@" is in no point id, so that no point id is the start of another's file name.
 std::string StartOf(std::string_view point_id) { return std::string(point_id) + "@"; }
 
 }  // namespace
 
-CheckpointFiles::CheckpointFiles(FileSystem& files, std::string folder, std::string session_prefix,
-                                 std::string point_id)
+CheckpointFiles::CheckpointFiles(FileSystem& files, const Naming* naming, std::string folder,
+                                 std::string session_prefix, std::string point_id)
     : files_(files),
+      naming_(naming),
       folder_(std::move(folder)),
       session_prefix_(std::move(session_prefix)),
       point_id_(std::move(point_id)) {}
 
 std::string CheckpointFiles::Path(std::string_view disk_id) const {
-  return folder_ + "/" + StartOf(point_id_) + NameOf(disk_id) + kCheckpointSuffix;
+  return folder_ + "/" + StartOf(point_id_) + naming_->Pseudonym(disk_id) + kCheckpointSuffix;
 }
 
 std::string CheckpointFiles::NewPath(std::string_view disk_id) const {
-  return folder_ + "/" + session_prefix_ + "." + NameOf(disk_id) + kNewCheckpointSuffix;
+  return folder_ + "/" + session_prefix_ + "." + naming_->Pseudonym(disk_id) + kNewCheckpointSuffix;
 }
 
 bool CheckpointFiles::IsCheckpoint(std::string_view file_name) {

@@ -19,8 +19,8 @@ class CheckpointFiles {
  public:
   // New files are first written under names that begin with the session's prefix, so that whoever
   // fences the session removes them.
-  CheckpointFiles(FileSystem& files, std::string folder, std::string session_prefix,
-                  std::string point_id);
+  CheckpointFiles(FileSystem& files, const Naming* naming, std::string folder,
+                  std::string session_prefix, std::string point_id);
 
   // Durable when it returns. NOT_FOUND when somebody removed the new file: the session is fenced.
   Status Write(std::string_view disk_id, Bytes state, std::span<const PackId> pack_ids);
@@ -37,6 +37,7 @@ class CheckpointFiles {
   std::string NewPath(std::string_view disk_id) const;
 
   FileSystem& files_;
+  const Naming* naming_;
   std::string folder_;
   std::string session_prefix_;
   std::string point_id_;

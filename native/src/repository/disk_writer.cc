@@ -96,7 +96,7 @@ ByteVector DiskWriter::EncodeState(uint64_t next_index) const {
   out.PutBytes(BytesOf(kMagic));
   out.Put(kVersion);
   out.PutText(session_->options_.point_id);
-  out.PutText(disk_id_);
+  out.PutText(session_->repository().naming().Pseudonym(disk_id_));
   out.Put(size_);
   out.Put(static_cast<uint8_t>(base_root_ ? 1 : 0));
   out.PutBytes(base_root_.value_or(Digest{}));
@@ -111,7 +111,8 @@ ByteVector DiskWriter::EncodeState(uint64_t next_index) const {
 bool DiskWriter::RestoreState(Bytes checkpoint) {
   ByteReader in(checkpoint);
   if (TextOf(in.TakeBytes(kMagicSize)) != kMagic || in.Take<uint32_t>() != kVersion ||
-      in.TakeText(64) != session_->options_.point_id || in.TakeText(255) != disk_id_ ||
+      in.TakeText(64) != session_->options_.point_id ||
+      in.TakeText(255) != session_->repository().naming().Pseudonym(disk_id_) ||
       in.Take<uint64_t>() != size_) {
     return false;
   }

@@ -6,6 +6,7 @@
 #include "core/endian.h"
 #include "repository/block_geometry.h"
 #include "repository/manifest_format.h"
+#include "repository/record_seal.h"
 
 namespace blockferry {
 namespace {
@@ -23,6 +24,34 @@ Status Corrupt(const std::string& what) {
                 "read a manifest: " + what +
                     "; this backup cannot be trusted, use another one or another copy",
                 {{"what", what}});
+}
+
+// The disk ids and the body, sealed; see manifest_format.h.
+ByteVector SealSecrets(const Manifest& manifest, const Digest& record_key, Bytes clear) {
+  ByteVector plain;
+  ByteWriter out(&plain);
+  for (const ManifestDisk& disk : manifest.disks) out.PutText(disk.disk_id);
+  out.PutBytes(manifest.body);
+  WriterKey writer(record_key);
+  Sealer sealer(&writer);
+  const Seal seal = sealer.NextSeal();
+  ByteVector sealed(seal.begin(), seal.end());
+  sealed.resize(kSealSize + plain.size() + kAeadTagSize);
+  sealer.SealBytes(seal, clear, plain, MutableBytes(sealed).subspan(kSealSize));
+  return sealed;
+}
+
+bool OpenSecrets(Bytes sealed, const Digest& record_key, Bytes clear, Manifest* manifest) {
+  if (sealed.size() < kSealSize + kAeadTagSize) return false;
+  Seal seal;
+  std::copy_n(sealed.begin(), kSealSize, seal.begin());
+  ByteVector plain(sealed.size() - kSealSize - kAeadTagSize);
+  if (!OpenSealed(record_key, seal, clear, sealed.subspan(kSealSize), plain)) return false;
+  ByteReader in(plain);
+  for (ManifestDisk& disk : manifest->disks) disk.disk_id = in.TakeText(kDiskIdSizeMax);
+  const Bytes body = in.TakeBytes(in.remaining());
+  manifest->body.assign(body.begin(), body.end());
+  return in.ok();
 }
 
 ManifestDisk TakeDisk(ByteReader* in) {
@@ -90,13 +119,13 @@ Status CheckManifest(const Manifest& manifest) {
 }
 
 ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& repository,
-                          const Naming& naming) {
+                          const Naming& naming, const Digest* record_key) {
   assert(CheckManifest(manifest).ok());
   ByteVector bytes;
   ByteWriter out(&bytes);
   out.PutBytes(BytesOf(kMagic));
   out.Put(kVersion);
-  out.Put(uint32_t{0});
+  out.Put(record_key != nullptr ? kFlagEncrypted : uint32_t{0});
   out.PutBytes(repository);
   std::byte pseudonym[kPseudonymSize];
   bool is_hex = ParseHex(manifest.vm_pseudonym, pseudonym);
@@ -113,19 +142,22 @@ ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& reposito
   out.PutText(manifest.point_id);
   out.Put(static_cast<uint32_t>(manifest.disks.size()));
   for (const ManifestDisk& disk : manifest.disks) {
-    out.PutText(disk.disk_id);
+    out.PutText(record_key != nullptr ? "" : disk.disk_id);
     out.Put(disk.size);
     out.Put(static_cast<uint8_t>(disk.root ? 1 : 0));
     out.PutBytes(disk.root.value_or(Digest{}));
   }
-  out.Put(static_cast<uint32_t>(manifest.body.size()));
-  out.PutBytes(manifest.body);
+  const ByteVector body =
+      record_key != nullptr ? SealSecrets(manifest, *record_key, bytes) : manifest.body;
+  out.Put(static_cast<uint32_t>(body.size()));
+  out.PutBytes(body);
   out.Put(uint32_t{0});
   out.PutBytes(naming.ManifestCode(bytes));
   return bytes;
 }
 
-Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming) {
+Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming,
+                                const Digest* record_key) {
   if (bytes.size() < kFixedSize + kCodeSize) return Corrupt("it is cut off");
   if (TextOf(bytes.first(kMagicSize)) != kMagic) return Corrupt("it does not start as one");
   Bytes authenticated = bytes.first(bytes.size() - kCodeSize);
@@ -136,7 +168,7 @@ Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, con
   ByteReader in(authenticated.subspan(kMagicSize));
   uint32_t version = in.Take<uint32_t>();
   uint32_t flags = in.Take<uint32_t>();
-  if (version > kVersion || flags != 0) {
+  if (version > kVersion || flags > kFlagEncrypted) {
     return Status(reason::kRepositoryTooNew,
                   "read a manifest: its version is " + std::to_string(version) +
                       ", this program reads version " + std::to_string(kVersion) +
@@ -156,10 +188,18 @@ Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, con
   uint32_t disk_count = in.Take<uint32_t>();
   if (disk_count > kDiskCountMax) return Corrupt("it names too many disks");
   for (uint32_t i = 0; i < disk_count && in.ok(); ++i) manifest.disks.push_back(TakeDisk(&in));
+  const size_t clear_size = authenticated.size() - in.remaining();
   uint32_t body_size = in.Take<uint32_t>();
-  if (body_size > kBodySizeMax) return Corrupt("its body is too long");
+  if (body_size > kSealedSizeMax) return Corrupt("its body is too long");
   Bytes body = in.TakeBytes(body_size);
-  manifest.body.assign(body.begin(), body.end());
+  if (flags == kFlagEncrypted) {
+    if (record_key == nullptr ||
+        !OpenSecrets(body, *record_key, authenticated.first(clear_size), &manifest)) {
+      return Corrupt("it cannot be decrypted");
+    }
+  } else {
+    manifest.body.assign(body.begin(), body.end());
+  }
   uint32_t signature_size = in.Take<uint32_t>();
   if (!in.ok() || signature_size != 0 || in.remaining() != 0) {
     return Corrupt("its parts do not add up");

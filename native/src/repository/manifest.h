@@ -58,12 +58,14 @@ bool IsPseudonym(std::string_view pseudonym);
 // ARGUMENT_INVALID names the first field that a manifest cannot have.
 Status CheckManifest(const Manifest& manifest);
 
+// `record_key` is that of an encrypted repository, else null: disk ids and body are sealed with it.
 // REQUIRES: CheckManifest(manifest).ok().
 ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& repository,
-                          const Naming& naming);
+                          const Naming& naming, const Digest* record_key);
 
 // MANIFEST_CORRUPT or REPOSITORY_TOO_NEW; never trusts a size before it was checked.
-Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming);
+Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming,
+                                const Digest* record_key);
 
 }  // namespace blockferry
 

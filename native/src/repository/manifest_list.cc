@@ -35,7 +35,8 @@ std::optional<ManifestFileName> ParseManifestName(std::string_view name) {
 
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
-                          const Naming& naming, std::vector<ListedManifest>* listed) {
+                          const Naming& naming, const Digest* record_key,
+                          std::vector<ListedManifest>* listed) {
   Result<std::vector<FolderEntry>> entries = files.List(folder);
   if (entries.status().Is(reason::kNotFound)) return {};
   RETURN_IF_ERROR(entries);
@@ -47,8 +48,8 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
     std::optional<ManifestFileName> name = ParseManifestName(entry.name);
     Result<ByteVector> bytes = ReadWholeFile(files, one.path, manifest_format::kFileSizeMax);
     if (bytes.status().Is(reason::kNotFound)) continue;
-    Result<Manifest> manifest =
-        bytes.ok() ? DecodeManifest(*bytes, repository, naming) : Result<Manifest>(bytes.status());
+    Result<Manifest> manifest = bytes.ok() ? DecodeManifest(*bytes, repository, naming, record_key)
+                                           : Result<Manifest>(bytes.status());
     if (!manifest.ok()) {
       one.damage = manifest.status();
     } else if (!name || manifest->sequence != name->sequence ||

@@ -14,7 +14,8 @@ namespace blockferry {
 // trusted is listed with the reason, a listing that fails is an error.
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
-                          const Naming& naming, std::vector<ListedManifest>* listed);
+                          const Naming& naming, const Digest* record_key,
+                          std::vector<ListedManifest>* listed);
 
 }  // namespace blockferry
 

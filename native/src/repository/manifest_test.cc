@@ -28,7 +28,8 @@ Manifest SomeManifest() {
 TEST(Manifest, ComesBackAsItWas) {
   Naming naming(kKey);
   Manifest manifest = SomeManifest();
-  Result<Manifest> decoded = DecodeManifest(EncodeManifest(manifest, kId, naming), kId, naming);
+  Result<Manifest> decoded =
+      DecodeManifest(EncodeManifest(manifest, kId, naming, nullptr), kId, naming, nullptr);
   ASSERT_TRUE(decoded.ok()) << decoded.status().message();
   EXPECT_EQ(decoded->backup_id, "b-1");
   EXPECT_EQ(decoded->vm_pseudonym, manifest.vm_pseudonym);
@@ -46,22 +47,23 @@ TEST(Manifest, ComesBackAsItWas) {
 
 TEST(Manifest, ShowsEveryFlippedBitAndEveryCut) {
   Naming naming(kKey);
-  ByteVector bytes = EncodeManifest(SomeManifest(), kId, naming);
+  ByteVector bytes = EncodeManifest(SomeManifest(), kId, naming, nullptr);
   for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
     bytes[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
-    EXPECT_TRUE(DecodeManifest(bytes, kId, naming).status().Is(reason::kManifestCorrupt)) << bit;
+    EXPECT_TRUE(DecodeManifest(bytes, kId, naming, nullptr).status().Is(reason::kManifestCorrupt))
+        << bit;
     bytes[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
   }
   for (size_t size = 0; size < bytes.size(); ++size) {
-    EXPECT_FALSE(DecodeManifest(Bytes(bytes).first(size), kId, naming).ok()) << size;
+    EXPECT_FALSE(DecodeManifest(Bytes(bytes).first(size), kId, naming, nullptr).ok()) << size;
   }
-  EXPECT_TRUE(DecodeManifest(bytes, kId, naming).ok());
+  EXPECT_TRUE(DecodeManifest(bytes, kId, naming, nullptr).ok());
 }
 
 TEST(Manifest, OfAnotherRepositoryIsRefused) {
-  ByteVector bytes = EncodeManifest(SomeManifest(), kId, Naming(kKey));
-  EXPECT_FALSE(DecodeManifest(bytes, RepositoryId{}, Naming(kKey)).ok());
-  EXPECT_FALSE(DecodeManifest(bytes, kId, Naming(Digest{})).ok());
+  ByteVector bytes = EncodeManifest(SomeManifest(), kId, Naming(kKey), nullptr);
+  EXPECT_FALSE(DecodeManifest(bytes, RepositoryId{}, Naming(kKey), nullptr).ok());
+  EXPECT_FALSE(DecodeManifest(bytes, kId, Naming(Digest{}), nullptr).ok());
 }
 
 // The code is right, as from somebody who has the key: the fields are bounded all the same.
@@ -70,7 +72,7 @@ TEST(Manifest, SurvivesHostileFieldsUnderARightCode) {
   uint32_t seed = std::random_device()();
   SCOPED_TRACE("SEED=" + std::to_string(seed));
   std::mt19937 random(seed);
-  ByteVector good = EncodeManifest(SomeManifest(), kId, naming);
+  ByteVector good = EncodeManifest(SomeManifest(), kId, naming, nullptr);
   int accepted = 0;
   for (int round = 0; round < 20000; ++round) {
     ByteVector bytes(good.begin(), good.end() - manifest_format::kCodeSize);
@@ -80,7 +82,7 @@ TEST(Manifest, SurvivesHostileFieldsUnderARightCode) {
     if (random() % 4 == 0) bytes.resize(random() % bytes.size());
     Digest code = naming.ManifestCode(bytes);
     bytes.insert(bytes.end(), code.begin(), code.end());
-    Result<Manifest> decoded = DecodeManifest(bytes, kId, naming);
+    Result<Manifest> decoded = DecodeManifest(bytes, kId, naming, nullptr);
     if (!decoded.ok()) continue;
     ++accepted;
     EXPECT_TRUE(CheckManifest(*decoded).ok());

@@ -25,12 +25,13 @@ inline constexpr size_t kHeaderSize =
 static_assert(kHeaderSize == 128);
 
 // Record: the first 16 bytes of the BLAKE3 of everything that follows in this record; type u8,
-// codec u8, flags u8, zero u8, plain size u32, stored size u32, zero u32, name, 16 zero bytes that
-// are reserved for a nonce and a key's number; then the stored bytes.
+// codec u8, flags u8, zero u8, plain size u32, stored size u32, zero u32, name, the seal of an
+// encrypted record or 16 zero bytes (record_seal.h); then the stored bytes.
+inline constexpr uint8_t kFlagEncrypted = 1;
 inline constexpr size_t kNameSize = 32;
-inline constexpr size_t kRecordReservedSize = 16;
+inline constexpr size_t kRecordSealSize = 16;
 inline constexpr size_t kRecordHeaderSize =
-    kShortDigestSize + 4 + 4 + 4 + 4 + kNameSize + kRecordReservedSize;
+    kShortDigestSize + 4 + 4 + 4 + 4 + kNameSize + kRecordSealSize;
 static_assert(kRecordHeaderSize == 80);
 // Encryption adds a tag, a patch its head; 1 KiB leaves room for either.
 inline constexpr size_t kStoredSizeMax = kBlockSize + 1024;

@@ -1,5 +1,6 @@
 #include "repository/pack_reader.h"
 
+#include <algorithm>
 #include <cassert>
 
 #include "compress/codec.h"
@@ -62,8 +63,10 @@ struct StoredRecord {
   std::unique_ptr<std::byte[]> bytes;
   size_t size = 0;
   Codec codec = Codec::kStored;
+  bool is_encrypted = false;
   uint32_t plain_size = 0;
   Bytes stored;
+  std::unique_ptr<std::byte[]> opened;  // Where the stored bytes lie that were encrypted.
 };
 
 Status CheckDigest(const StoredRecord& record) {
@@ -104,8 +107,8 @@ Status ReadHeader(const RecordRequest& request, size_t plain_size, StoredRecord*
   if (!is_named || type != static_cast<uint8_t>(request.type)) {
     return Corrupt("it is another record");
   }
-  if (!IsKnown(type, codec) || flags != 0 || !SizesFit(record->plain_size, stored_size) ||
-      stored_size != request.stored_size) {
+  if (!IsKnown(type, codec) || flags > kFlagEncrypted ||
+      !SizesFit(record->plain_size, stored_size) || stored_size != request.stored_size) {
     return Corrupt("its header cannot be");
   }
   if (record->plain_size > plain_size ||
@@ -114,14 +117,38 @@ Status ReadHeader(const RecordRequest& request, size_t plain_size, StoredRecord*
                    std::to_string(plain_size) + " are expected");
   }
   record->codec = static_cast<Codec>(codec);
+  record->is_encrypted = flags != 0;
   record->stored = bytes.subspan(kRecordHeaderSize);
+  return {};
+}
+
+// Puts what was encrypted in clear behind what was not.
+Status Decrypt(const RecordRequest& request, StoredRecord* record) {
+  const size_t clear_size = ClearSize(request.type);
+  if (request.record_key == nullptr) return Corrupt("it is encrypted, the repository is not");
+  if (record->stored.size() < clear_size + kAeadTagSize) return Corrupt("it is cut off");
+  const Bytes bytes(record->bytes.get(), record->size);
+  Seal seal;
+  const Bytes stored_seal = bytes.subspan(kRecordHeaderSize - kRecordSealSize, kSealSize);
+  std::copy(stored_seal.begin(), stored_seal.end(), seal.begin());
+  const size_t size = record->stored.size() - kAeadTagSize;
+  record->opened = std::make_unique_for_overwrite<std::byte[]>(size);
+  const MutableBytes opened(record->opened.get(), size);
+  std::copy_n(record->stored.begin(), clear_size, opened.begin());
+  const Bytes clear = bytes.first(kRecordHeaderSize + clear_size).subspan(kShortDigestSize);
+  if (!OpenSealed(*request.record_key, seal, clear, record->stored.subspan(clear_size),
+                  opened.subspan(clear_size))) {
+    return Corrupt("it cannot be decrypted");
+  }
+  record->stored = opened;
   return {};
 }
 
 Result<StoredRecord> ReadStored(File& file, const RecordRequest& request, size_t plain_size) {
   ASSIGN_OR_RETURN(StoredRecord record, ReadBytes(file, request));
   if (request.proof == Proof::kPlainAndStored) RETURN_IF_ERROR(CheckDigest(record));
-  const Status read = ReadHeader(request, plain_size, &record);
+  Status read = ReadHeader(request, plain_size, &record);
+  if (read.ok() && record.is_encrypted) read = Decrypt(request, &record);
   if (!read.ok()) return Explain(record, read);
   return record;
 }
@@ -176,13 +203,14 @@ Result<PackTable> ReadPackTable(FileSystem& files, const std::string& path,
     uint8_t type = rows.Take<uint8_t>();
     uint8_t codec = rows.Take<uint8_t>();
     uint16_t flags = rows.Take<uint16_t>();
-    if (!IsKnown(type, codec) || flags != 0 || !SizesFit(entry.plain_size, entry.stored_size) ||
-        entry.offset < kHeaderSize ||
+    if (!IsKnown(type, codec) || flags > kFlagEncrypted ||
+        !SizesFit(entry.plain_size, entry.stored_size) || entry.offset < kHeaderSize ||
         uint64_t{entry.offset} + kRecordHeaderSize + entry.stored_size > table_offset) {
       return Damaged(path, "its table names a record that cannot be");
     }
     entry.type = static_cast<RecordType>(type);
     entry.codec = static_cast<Codec>(codec);
+    entry.is_encrypted = flags != 0;
     if (entry.type == RecordType::kPatch) table.bases.emplace_back();
   }
   for (Digest& base : table.bases) rows.TakeInto(base);

@@ -30,6 +30,7 @@ struct RecordRequest {
   // The plain bytes must be exactly as long as the buffer; false for map nodes.
   bool size_is_exact = true;
   Proof proof = Proof::kPlain;
+  const Digest* record_key = nullptr;  // Of an encrypted repository.
 };
 
 // Decodes the record into `plain` and returns the plain size. BLOCK_CORRUPT says what is wrong; the

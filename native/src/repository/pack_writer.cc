@@ -71,15 +71,16 @@ Result<PackEntry> PackWriter::Append(const NewRecord& record) {
   assert(!full());
   Bytes encoded = record.encoded;
   if (encoded.empty()) {
-    buffer_.resize(kRecordHeaderSize + record.stored.size());
+    buffer_.resize(RecordSize(record));
     EncodeRecord(record, buffer_);
     encoded = buffer_;
   }
   assert(record.plain_size > 0 && record.plain_size <= kBlockSize);
-  assert(encoded.size() == kRecordHeaderSize + record.stored.size());
-  PackEntry entry{record.name,       record.type,
-                  record.codec,      static_cast<uint32_t>(size_),
-                  record.plain_size, static_cast<uint32_t>(record.stored.size())};
+  assert(encoded.size() == RecordSize(record));
+  PackEntry entry{record.name,        record.type,
+                  record.codec,       static_cast<uint32_t>(size_),
+                  record.plain_size,  static_cast<uint32_t>(encoded.size() - kRecordHeaderSize),
+                  record.is_encrypted};
   RETURN_IF_ERROR(Write(encoded));
   if (record.type == RecordType::kPatch) bases_.push_back(record.base);
   return entry;
@@ -104,7 +105,8 @@ ByteVector PackWriter::EncodeTable() const {
     out.Put(entry.stored_size);
     out.Put(static_cast<uint8_t>(entry.type));
     out.Put(static_cast<uint8_t>(entry.codec));
-    out.Put(uint16_t{0});
+    out.Put(static_cast<uint8_t>(entry.is_encrypted ? kFlagEncrypted : 0));
+    out.Put(uint8_t{0});
   }
   for (const Digest& base : bases_) out.PutBytes(base);
   out.Put(size_);

@@ -28,6 +28,7 @@ struct PackEntry {
   uint32_t offset = 0;  // Of the record's header in the pack.
   uint32_t plain_size = 0;
   uint32_t stored_size = 0;
+  bool is_encrypted = false;
 };
 
 class PackWriter {

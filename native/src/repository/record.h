@@ -7,6 +7,7 @@
 #include "core/blake3.h"
 #include "core/codec.h"
 #include "core/status.h"
+#include "repository/record_seal.h"
 
 namespace blockferry {
 
@@ -43,11 +44,18 @@ struct NewRecord {
   Bytes encoded = {};
   // Of a patch: the whole chunk that it is laid over.
   Digest base{};
+  bool is_encrypted = false;
 };
 
-// Writes the record into `out`, which has kRecordHeaderSize and the stored bytes' size; the stored
-// bytes may lie in their place there already. The digest in the header covers all of it.
-void EncodeRecord(const NewRecord& record, MutableBytes out);
+// Writes the record into `out`, which has RecordSize(); the stored bytes may lie in their place
+// there already. The digest in the header covers all of it. An encrypted record needs a sealer.
+void EncodeRecord(const NewRecord& record, MutableBytes out, Sealer* sealer = nullptr);
+
+// Header and stored bytes, and a tag for an encrypted record.
+size_t RecordSize(const NewRecord& record);
+
+// What of a record's stored bytes stays in clear: the head of a patch.
+size_t ClearSize(RecordType type);
 
 }  // namespace blockferry
 

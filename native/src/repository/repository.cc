@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "repository/key_slot_format.h"
 #include "repository/manifest_list.h"
 #include "repository/repository_format.h"
 #include "repository/repository_identity.h"
@@ -11,6 +12,8 @@ namespace blockferry {
 namespace {
 
 using namespace repository_format;
+
+constexpr char kFirstSlotLabel[] = "created with the repository";
 
 std::string Join(const std::string& folder, std::string_view inside) {
   return folder + "/" + std::string(inside);
@@ -48,6 +51,8 @@ Status CheckEmpty(FileSystem& files, const std::string& folder) {
   for (const FolderEntry& entry : entries) {
     if (entry.name.starts_with(kNewRepositoryFile)) continue;
     if (entry.name == kRepositoryFile) return Exists(folder, "there is a repository already");
+    // Key slots of a repository without packs open nothing.
+    if (entry.is_folder && entry.name == key_slot_format::kKeysFolder) continue;
     bool is_ours =
         entry.is_folder && (entry.name == kPacksFolder || entry.name == kManifestsFolder ||
                             entry.name == kSessionsFolder || entry.name == kIncarnationsFolder);
@@ -81,6 +86,15 @@ void RemoveNewFiles(FileSystem& files, const std::string& folder) {
   }
 }
 
+Status KeyMissing(const std::string& folder) {
+  return Status(
+      reason::kKeyMissing,
+      "open repository " + folder +
+          ": it is encrypted, and this program has no key of it; give a passphrase or the "
+          "recovery key",
+      {{"path", folder}});
+}
+
 std::string_view KindOf(RecordTypes types) {
   return types.Has(RecordType::kMapNode) ? "map node" : "chunk";
 }
@@ -93,7 +107,8 @@ Status EnsureFolder(FileSystem& files, const std::string& path) {
 
 }  // namespace
 
-Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& folder) {
+Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& folder,
+                                          const Secret* secret) {
   Status made = files.CreateFolder(folder);
   if (made.Is(reason::kNotFound)) {
     return Missing(folder, "the folder that it would be created in does not exist");
@@ -117,7 +132,15 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
   // is this creation's own, so that another one at the same time never renames a torn file.
   RepositoryIdentity identity;
   FillRandom(identity.id);
-  FillRandom(identity.naming_key);
+  identity.is_encrypted = secret != nullptr;
+  if (identity.is_encrypted) {
+    RepositoryKeys keys;
+    FillRandom(keys.naming_key);
+    FillRandom(keys.record_key);
+    RETURN_IF_ERROR(AddKeySlot(files, folder, identity.id, keys, *secret, kFirstSlotLabel));
+  } else {
+    FillRandom(identity.naming_key);
+  }
   std::byte random[8];
   FillRandom(random);
   std::string temporary = Join(folder, kNewRepositoryFile) + "-" + HexOf(random);
@@ -133,31 +156,43 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
   RETURN_IF_ERROR(files.SyncFolder(folder));
   RETURN_IF_ERROR(files.SyncFolder(Join(folder, "..")));
   RemoveNewFiles(files, folder);
-  return RepositoryInfo{identity.id, kVersion, kBlockSize, 0, 0, 0};
+  return RepositoryInfo{identity.id, kVersion, kBlockSize, identity.is_encrypted, 0, 0, 0};
 }
 
-Result<std::unique_ptr<Repository>> Repository::Open(FileSystem& files, const std::string& folder,
-                                                     bool read_only,
-                                                     const RepositoryLimits& limits) {
+Result<RepositoryIdentity> Repository::ReadIdentity(FileSystem& files, const std::string& folder) {
   std::string path = Join(folder, kRepositoryFile);
   Result<ByteVector> bytes = ReadWholeFile(files, path, 1024 * 1024);
   if (bytes.status().Is(reason::kNotFound)) return Missing(folder, "there is none");
   RETURN_IF_ERROR(bytes);
-  ASSIGN_OR_RETURN(RepositoryIdentity identity, DecodeIdentity(*bytes, path));
+  return DecodeIdentity(*bytes, path);
+}
+
+Result<std::unique_ptr<Repository>> Repository::Open(FileSystem& files, const std::string& folder,
+                                                     bool read_only, const RepositoryLimits& limits,
+                                                     const Secret* secret) {
+  ASSIGN_OR_RETURN(const RepositoryIdentity identity, ReadIdentity(files, folder));
+  RepositoryKeys keys{identity.naming_key, {}};
+  std::optional<Digest> record_key;
+  if (identity.is_encrypted) {
+    if (secret == nullptr) return KeyMissing(folder);
+    ASSIGN_OR_RETURN(keys, UnlockKeys(files, folder, identity.id, *secret));
+    record_key = keys.record_key;
+  }
   std::unique_ptr<Repository> repository(
-      new Repository(files, folder, read_only, identity.id, identity.naming_key, limits));
+      new Repository(files, folder, read_only, identity.id, keys.naming_key, record_key, limits));
   RETURN_IF_ERROR(repository->Refresh());
   return repository;
 }
 
 Repository::Repository(FileSystem& files, std::string folder, bool read_only,
                        const RepositoryId& id, const Digest& naming_key,
-                       const RepositoryLimits& limits)
+                       const std::optional<Digest>& record_key, const RepositoryLimits& limits)
     : files_(files),
       folder_(std::move(folder)),
       read_only_(read_only),
       id_(id),
       naming_(naming_key),
+      record_key_(record_key),
       limits_(limits),
       index_(files, folder_, id,
              {limits.index_memory, limits.seal_in_background, read_only, limits.scratch_folder}),
@@ -180,7 +215,13 @@ std::string Repository::ManifestFolder(std::string_view vm_pseudonym) const {
 }
 
 RepositoryInfo Repository::info() {
-  return {id_, kVersion, kBlockSize, index_.pack_count(), index_.stored(), index_.chunk_count()};
+  return {id_,
+          kVersion,
+          kBlockSize,
+          record_key_.has_value(),
+          index_.pack_count(),
+          index_.stored(),
+          index_.chunk_count()};
 }
 
 std::vector<DamagedFile> Repository::damaged_packs() {
@@ -256,7 +297,8 @@ Result<std::vector<ListedManifest>> Repository::ListManifests(
     }
   }
   for (const std::string& vm : vms) {
-    RETURN_IF_ERROR(ListManifestFolder(files_, ManifestFolder(vm), vm, id_, naming_, &listed));
+    RETURN_IF_ERROR(
+        ListManifestFolder(files_, ManifestFolder(vm), vm, id_, naming_, record_key(), &listed));
     RETURN_IF_ERROR(SyncManifests(vm));
   }
   return listed;
@@ -383,7 +425,8 @@ Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
   }
   RETURN_IF_ERROR(file);
   const RecordRequest request{
-      place.type, name, place.offset, place.stored_size, options.size_is_exact, options.proof};
+      place.type,    name,        place.offset, place.stored_size, options.size_is_exact,
+      options.proof, record_key()};
   *stored_size = place.stored_size;
   const Status read = place.type == RecordType::kPatch
                           ? ReadPatched(**file, request, *plain, stored_size)
@@ -464,9 +507,11 @@ std::optional<BaseChunk> Repository::ReadBase(const Digest& name, MutableBytes p
     if (!patch_place) return std::nullopt;
     Result<std::shared_ptr<File>> file = pack_files_.Open(PackPath(index_.IdOf(patch_place->pack)));
     if (!file.ok()) return std::nullopt;
-    const Result<Patch> patch = ReadPatchAt(
-        **file, {RecordType::kPatch, name, patch_place->offset, patch_place->stored_size, true},
-        plain.size());
+    const Result<Patch> patch =
+        ReadPatchAt(**file,
+                    {RecordType::kPatch, name, patch_place->offset, patch_place->stored_size, true,
+                     Proof::kPlain, record_key()},
+                    plain.size());
     if (!patch.ok()) return std::nullopt;
     base.name = patch->head.base;
   }

@@ -20,6 +20,8 @@
 #include "repository/pack_format.h"
 #include "repository/pack_index.h"
 #include "repository/pack_reader.h"
+#include "repository/repository_identity.h"
+#include "repository/repository_keys.h"
 #include "repository/session.h"
 
 namespace blockferry {
@@ -28,6 +30,7 @@ struct RepositoryInfo {
   RepositoryId repository_id{};
   uint32_t format_version = 0;
   uint32_t block_size = 0;
+  bool is_encrypted = false;
   uint64_t pack_count = 0;
   uint64_t stored = 0;  // Bytes of all pack files.
   uint64_t chunk_count = 0;
@@ -54,16 +57,24 @@ struct DamagedFile {
 
 class Repository : public ChunkReader {
  public:
-  // Makes a repository in a folder that is missing or empty.
-  static Result<RepositoryInfo> Create(FileSystem& files, const std::string& folder);
-  // REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DAMAGED, or a file's reason.
+  // Makes a repository in a folder that is missing or empty; encrypted when there is a secret,
+  // which gets the first key slot.
+  static Result<RepositoryInfo> Create(FileSystem& files, const std::string& folder,
+                                       const Secret* secret = nullptr);
+  // REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DAMAGED, KEY_MISSING (it is encrypted and
+  // there is no secret), KEY_WRONG, or a file's reason.
   static Result<std::unique_ptr<Repository>> Open(FileSystem& files, const std::string& folder,
                                                   bool read_only,
-                                                  const RepositoryLimits& limits = {});
+                                                  const RepositoryLimits& limits = {},
+                                                  const Secret* secret = nullptr);
+  // Who the repository in `folder` is, as far as that is in clear.
+  static Result<RepositoryIdentity> ReadIdentity(FileSystem& files, const std::string& folder);
   ~Repository() override;
 
   RepositoryInfo info();
   const Naming& naming() const { return naming_; }
+  // Null when the repository is not encrypted.
+  const Digest* record_key() const { return record_key_ ? &*record_key_ : nullptr; }
   // Packs whose table cannot be read: their chunks count as lacking.
   std::vector<DamagedFile> damaged_packs();
 
@@ -93,7 +104,8 @@ class Repository : public ChunkReader {
  private:
   friend class Session;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
-             const Digest& naming_key, const RepositoryLimits& limits);
+             const Digest& naming_key, const std::optional<Digest>& record_key,
+             const RepositoryLimits& limits);
   struct ReadOptions {
     RecordTypes types;
     bool size_is_exact = true;  // The plain bytes must fill the buffer exactly, or at most.
@@ -129,6 +141,7 @@ class Repository : public ChunkReader {
   bool read_only_;
   RepositoryId id_;
   Naming naming_;
+  std::optional<Digest> record_key_;
   RepositoryLimits limits_;
   PackIndex index_;
   PackFiles pack_files_;

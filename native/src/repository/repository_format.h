@@ -7,14 +7,15 @@
 
 namespace blockferry::repository_format {
 
-// Magic, version u32, block size u32, repository id, naming key, 32 zero bytes, and the BLAKE3 of
-// all that.
+// Magic, version u32, block size u32, repository id, naming key (zeroes when encrypted), flags u32,
+// 28 zero bytes, and the BLAKE3 of all that.
 inline constexpr char kMagic[] = "BFERRY\r\n";
 inline constexpr size_t kMagicSize = 8;
 static_assert(sizeof(kMagic) == kMagicSize + 1);
 inline constexpr uint32_t kVersion = 1;
-inline constexpr size_t kReservedSize = 32;
-inline constexpr size_t kDigestedSize = kMagicSize + 4 + 4 + 16 + 32 + kReservedSize;
+inline constexpr uint32_t kFlagEncrypted = 1;
+inline constexpr size_t kReservedSize = 28;
+inline constexpr size_t kDigestedSize = kMagicSize + 4 + 4 + 16 + 32 + 4 + kReservedSize;
 inline constexpr size_t kFileSize = kDigestedSize + 32;
 static_assert(kFileSize == 128);
 

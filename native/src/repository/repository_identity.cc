@@ -18,6 +18,7 @@ ByteVector EncodeIdentity(const RepositoryIdentity& identity) {
   out.Put(kBlockSize);
   out.PutBytes(identity.id);
   out.PutBytes(identity.naming_key);
+  out.Put(identity.is_encrypted ? kFlagEncrypted : uint32_t{0});
   out.PutZeroes(kReservedSize);
   assert(bytes.size() == kDigestedSize);
   out.PutBytes(Blake3Hash(bytes));
@@ -46,6 +47,7 @@ Result<RepositoryIdentity> DecodeIdentity(Bytes bytes, const std::string& path) 
   RepositoryIdentity identity;
   in.TakeInto(identity.id);
   in.TakeInto(identity.naming_key);
+  const uint32_t flags = in.Take<uint32_t>();
   if (bytes.size() != kFileSize || !in.ok() || version != kVersion || block_size != kBlockSize ||
       !Equal(Blake3Hash(bytes.first(kDigestedSize)), bytes.last(32))) {
     return Status(reason::kRepositoryDamaged,
@@ -54,6 +56,13 @@ Result<RepositoryIdentity> DecodeIdentity(Bytes bytes, const std::string& path) 
                       "copy",
                   {{"path", path}});
   }
+  if (flags > kFlagEncrypted) {
+    return Status(reason::kRepositoryTooNew,
+                  "open repository " + path + ": it has flags " + std::to_string(flags) +
+                      " that this program does not know; upgrade Blockferry",
+                  {{"path", path}, {"flags", std::to_string(flags)}});
+  }
+  identity.is_encrypted = flags != 0;
   return identity;
 }
 

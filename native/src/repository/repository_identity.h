@@ -10,7 +10,8 @@ namespace blockferry {
 
 struct RepositoryIdentity {
   RepositoryId id{};
-  Digest naming_key{};
+  Digest naming_key{};  // Zeroes when the repository is encrypted: its key slots hold it then.
+  bool is_encrypted = false;
 };
 
 ByteVector EncodeIdentity(const RepositoryIdentity& identity);

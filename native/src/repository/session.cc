@@ -53,7 +53,8 @@ Session::Session(Repository* repository, SessionOptions options)
   FillRandom(random);
   prefix_ = TokenText(options_.token) + "-" + HexOf(random);
   candidate_path_ = folder_ + "/" + prefix_ + kCandidateSuffix;
-  checkpoints_.emplace(repository_->files_, folder_, prefix_, options_.point_id);
+  checkpoints_.emplace(repository_->files_, &repository_->naming_, folder_, prefix_,
+                       options_.point_id);
 }
 
 Session::~Session() { static_cast<void>(Abort()); }
@@ -390,8 +391,8 @@ Status Session::CheckReferences(const CommitOptions& options,
 // renamed away.
 Status Session::WriteManifest(const Manifest& manifest) {
   FileSystem& files = repository_->files_;
-  RETURN_IF_ERROR(
-      candidate_->Append(EncodeManifest(manifest, repository_->id_, repository_->naming_)));
+  RETURN_IF_ERROR(candidate_->Append(
+      EncodeManifest(manifest, repository_->id_, repository_->naming_, repository_->record_key())));
   RETURN_IF_ERROR(candidate_->Sync());
   std::string folder = repository_->ManifestFolder(manifest.vm_pseudonym);
   Status made = files.CreateFolder(folder);

@@ -18,23 +18,25 @@ PageSet DifferentPages(Bytes one, Bytes other) {
   return pages;
 }
 
-// The record's stored bytes lie in their place already.
-Frame FrameOf(uint64_t block_index, NewRecord record, MutableBytes buffer) {
-  const MutableBytes whole = buffer.first(kRecordHeaderSize + record.stored.size());
-  record.encoded = whole;
-  EncodeRecord(record, whole);
-  return {block_index, record};
-}
-
 }  // namespace
 
-size_t FrameSizeMax(size_t plain_size) { return kRecordHeaderSize + plain_size; }
+size_t FrameSizeMax(size_t plain_size) { return kRecordHeaderSize + plain_size + kAeadTagSize; }
 
-FrameMaker::FrameMaker(const Compression& compression, Channel* channel)
+FrameMaker::FrameMaker(const Compression& compression, WriterKey* writer_key, Channel* channel)
     : encoder_(NewEncoder(compression)),
       channel_(channel),
       base_(kBlockSize),
-      pages_(static_cast<size_t>(kBlockSize * kPatchShareMax)) {}
+      pages_(static_cast<size_t>(kBlockSize * kPatchShareMax)) {
+  if (writer_key != nullptr) sealer_.emplace(writer_key);
+}
+
+Frame FrameMaker::FrameOf(uint64_t block_index, NewRecord record, MutableBytes buffer) {
+  record.is_encrypted = sealer_.has_value();
+  const MutableBytes whole = buffer.first(RecordSize(record));
+  record.encoded = whole;
+  EncodeRecord(record, whole, sealer_ ? &*sealer_ : nullptr);
+  return {block_index, record};
+}
 
 Frame FrameMaker::Make(uint64_t block_index, const Digest& name, Bytes plain, MutableBytes buffer) {
   const std::optional<Frame> patch = MakePatch(block_index, name, plain, buffer);
@@ -43,7 +45,8 @@ Frame FrameMaker::Make(uint64_t block_index, const Digest& name, Bytes plain, Mu
 
 Frame FrameMaker::MakeWhole(uint64_t block_index, const Digest& name, Bytes plain,
                             MutableBytes buffer) {
-  const EncodedBlock block = encoder_->Encode(plain, buffer.subspan(kRecordHeaderSize));
+  const EncodedBlock block =
+      encoder_->Encode(plain, buffer.subspan(kRecordHeaderSize, plain.size()));
   return FrameOf(
       block_index,
       {RecordType::kChunk, block.codec, name, static_cast<uint32_t>(plain.size()), block.bytes},

@@ -6,6 +6,7 @@
 #define BLOCKFERRY_STREAM_FRAME_MAKER_H_
 
 #include <memory>
+#include <optional>
 
 #include "compress/codec.h"
 #include "stream/channel.h"
@@ -24,8 +25,8 @@ size_t FrameSizeMax(size_t plain_size);
 
 class FrameMaker {
  public:
-  // `channel` outlives the maker.
-  FrameMaker(const Compression& compression, Channel* channel);
+  // Encrypts with `writer_key`, unless it is null. Both outlive the maker.
+  FrameMaker(const Compression& compression, WriterKey* writer_key, Channel* channel);
 
   // The frame's bytes lie in `buffer`. REQUIRES: it has FrameSizeMax(plain.size()) bytes.
   Frame Make(uint64_t block_index, const Digest& name, Bytes plain, MutableBytes buffer);
@@ -36,7 +37,11 @@ class FrameMaker {
   std::optional<Frame> MakePatch(uint64_t block_index, const Digest& name, Bytes plain,
                                  MutableBytes buffer);
 
+  // The record's stored bytes lie in their place in `buffer` already.
+  Frame FrameOf(uint64_t block_index, NewRecord record, MutableBytes buffer);
+
   std::unique_ptr<Encoder> encoder_;
+  std::optional<Sealer> sealer_;
   Channel* channel_;
   ByteVector base_;
   ByteVector pages_;

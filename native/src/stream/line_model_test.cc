@@ -292,7 +292,8 @@ class World {
     static constexpr size_t kIndexMemory[] = {1, 8 * 28 * 64, size_t{32} << 20};
     limits_.index_memory = kIndexMemory[random_() % 3];
     limits_.scratch_folder = "/";
-    EXPECT_TRUE(Repository::Create(files_, kFolder).ok());
+    if (OneIn(random_, 3)) secret_ = Secret{Secret::Kind::kKey, ByteVector(32, std::byte{7})};
+    EXPECT_TRUE(Repository::Create(files_, kFolder, secret()).ok());
     Open();
     for (const char* disk_id : {"vda", "vdb"}) AddDisk(disk_id);
   }
@@ -334,11 +335,14 @@ class World {
  private:
   void Open() {
     repository_.reset();
-    Result<std::unique_ptr<Repository>> opened = Repository::Open(files_, kFolder, false, limits_);
+    Result<std::unique_ptr<Repository>> opened =
+        Repository::Open(files_, kFolder, false, limits_, secret());
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     repository_ = *std::move(opened);
     EXPECT_TRUE(repository_->damaged_packs().empty());
   }
+
+  const Secret* secret() const { return secret_ ? &*secret_ : nullptr; }
 
   void AddDisk(const std::string& disk_id) {
     ModelDisk disk;
@@ -469,8 +473,10 @@ class World {
                                                         : Compression{Codec::kLz4};
     MemoryChannel channel(target.get());
     const Cancel cancel;
-    const Line line{&source, &plan,    &session.repository().naming(), compression, &channel,
-                    &cancel, &progress};
+    std::optional<WriterKey> writer_key;
+    if (secret_) writer_key.emplace(*session.repository().record_key());
+    const Line line{&source, &plan,     &session.repository().naming(),     compression, &channel,
+                    &cancel, &progress, writer_key ? &*writer_key : nullptr};
     return OneIn(random_, 3) ? MoveDisk(line) : MoveDiskInParallel(line, {3});
   }
 
@@ -523,6 +529,7 @@ class World {
 
   Random random_;
   RepositoryLimits limits_;
+  std::optional<Secret> secret_;  // Of an encrypted world.
   CrashFiles files_;
   std::unique_ptr<Repository> repository_;
   ModelVm vm_;

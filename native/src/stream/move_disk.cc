@@ -54,7 +54,7 @@ Status SendFrame(const Line& line, const Frame& frame, Bytes plain, FrameMaker* 
 }
 
 Result<std::optional<Digest>> MoveDisk(const Line& line) {
-  FrameMaker maker(line.compression, line.channel);
+  FrameMaker maker(line.compression, line.writer_key, line.channel);
   Buffers buffers;
   while (true) {
     RETURN_IF_ERROR(line.cancel->Check());

@@ -31,6 +31,7 @@ struct Line {
   Channel* channel;
   const Cancel* cancel;
   Progress* progress;
+  WriterKey* writer_key = nullptr;  // Null when records are not encrypted.
 
   uint64_t OffsetOf(uint64_t block) const { return block * kBlockSize; }
   // The end of the last block in bytes, which the end of the disk may cut off.

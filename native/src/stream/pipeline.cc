@@ -106,7 +106,7 @@ void PrepareRun(const Line& line, FrameMaker* maker, RunSlot* slot) {
 }
 
 void Work(const Line& line, RunRing* ring) {
-  FrameMaker maker(line.compression, line.channel);
+  FrameMaker maker(line.compression, line.writer_key, line.channel);
   while (RunSlot* slot = ring->TakeRead()) {
     PrepareRun(line, &maker, slot);
     ring->Finish(slot);
@@ -116,7 +116,8 @@ void Work(const Line& line, RunRing* ring) {
 // Stream and target, in the order of the disk.
 class Writer {
  public:
-  explicit Writer(const Line& line) : line_(line), maker_(line.compression, line.channel) {}
+  explicit Writer(const Line& line)
+      : line_(line), maker_(line.compression, line.writer_key, line.channel) {}
 
   Status Write(RunSlot* slot) {
     switch (slot->run.kind) {

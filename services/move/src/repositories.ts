@@ -32,7 +32,7 @@ export class Repositories implements Disposable {
 
   async create(folder: string): Promise<RepositoryInfo> {
     checkFolder(folder)
-    return await this.#native.createRepository(folder)
+    return await this.#native.createRepository(folder, null)
   }
 
   /** With `read` a repository that cannot be written is opened all the same. Errors: REPOSITORY_… */
@@ -86,7 +86,7 @@ export class Repositories implements Disposable {
 
   async #open(folder: string, access: RepositoryAccess, place: string): Promise<Opened> {
     const open = async (readOnly: boolean): Promise<Opened> => {
-      const repository = await this.#native.openRepository(folder, readOnly)
+      const repository = await this.#native.openRepository(folder, readOnly, null)
       // Held by who opens it, so that nobody puts it aside before the opener goes on.
       return { repository, readOnly, place, holders: 1 }
     }

@@ -206,6 +206,18 @@ export const Reason = {
    * mark beside it says of which backup; run that restore again. Code: FAILED_PRECONDITION.
    */
   RESTORE_INCOMPLETE: 66,
+  /**
+   * KEY_MISSING - The repository is encrypted and no secret of it is here: unlock it with a passphrase or the
+   * recovery key. Code: FAILED_PRECONDITION.
+   */
+  KEY_MISSING: 67,
+  /** KEY_WRONG - The passphrase or key opens none of the repository's key slots. Code: PERMISSION_DENIED. */
+  KEY_WRONG: 68,
+  /**
+   * KEY_SLOT_LAST - The last key slot of a repository is not removed: add another secret first. Code:
+   * FAILED_PRECONDITION.
+   */
+  KEY_SLOT_LAST: 69,
 } as const;
 
 export type Reason = typeof Reason[keyof typeof Reason];
@@ -278,6 +290,9 @@ export namespace Reason {
   export type DATABASE_BUSY = typeof Reason.DATABASE_BUSY;
   export type HOOK_FAILED = typeof Reason.HOOK_FAILED;
   export type RESTORE_INCOMPLETE = typeof Reason.RESTORE_INCOMPLETE;
+  export type KEY_MISSING = typeof Reason.KEY_MISSING;
+  export type KEY_WRONG = typeof Reason.KEY_WRONG;
+  export type KEY_SLOT_LAST = typeof Reason.KEY_SLOT_LAST;
 }
 
 export function reasonFromJSON(object: any): Reason {
@@ -483,6 +498,15 @@ export function reasonFromJSON(object: any): Reason {
     case 66:
     case "REASON_RESTORE_INCOMPLETE":
       return Reason.RESTORE_INCOMPLETE;
+    case 67:
+    case "REASON_KEY_MISSING":
+      return Reason.KEY_MISSING;
+    case 68:
+    case "REASON_KEY_WRONG":
+      return Reason.KEY_WRONG;
+    case 69:
+    case "REASON_KEY_SLOT_LAST":
+      return Reason.KEY_SLOT_LAST;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }
@@ -624,6 +648,12 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_HOOK_FAILED";
     case Reason.RESTORE_INCOMPLETE:
       return "REASON_RESTORE_INCOMPLETE";
+    case Reason.KEY_MISSING:
+      return "REASON_KEY_MISSING";
+    case Reason.KEY_WRONG:
+      return "REASON_KEY_WRONG";
+    case Reason.KEY_SLOT_LAST:
+      return "REASON_KEY_SLOT_LAST";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }
