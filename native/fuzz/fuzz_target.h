@@ -28,10 +28,12 @@ struct Target {
 extern const Target kPack;
 extern const Target kMapNode;
 extern const Target kManifest;
+// A file of the folder `keys`.
+extern const Target kKeySlot;
 // Two answers to one block status request.
 extern const Target kExtentAnswer;
 
-inline const Target* const kTargets[] = {&kPack, &kMapNode, &kManifest, &kExtentAnswer};
+inline const Target* const kTargets[] = {&kPack, &kMapNode, &kManifest, &kKeySlot, &kExtentAnswer};
 
 // Null when there is no target of that name.
 inline const Target* FindTarget(std::string_view name) {

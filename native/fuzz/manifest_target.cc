@@ -17,7 +17,9 @@ const Naming& TestNaming() {
   return naming;
 }
 
-// The lowest bit of the first byte: the authentication code is made right.
+constexpr Digest kRecordKey{std::byte{4}};
+
+// Bits of the first byte: the authentication code is made right; the repository is encrypted.
 void Run(Bytes input) {
   if (input.empty()) return;
   ByteVector bytes(input.begin() + 1, input.end());
@@ -26,12 +28,13 @@ void Run(Bytes input) {
     const Digest code = TestNaming().ManifestCode(Bytes(bytes).first(authenticated));
     std::memcpy(bytes.data() + authenticated, code.data(), kCodeSize);
   }
-  const Result<Manifest> manifest = DecodeManifest(bytes, kRepository, TestNaming(), nullptr);
+  const Digest* key = (std::to_integer<unsigned>(input[0]) & 2) != 0 ? &kRecordKey : nullptr;
+  const Result<Manifest> manifest = DecodeManifest(bytes, kRepository, TestNaming(), key);
   if (!manifest.ok()) return;
   assert(CheckManifest(*manifest).ok());
   // What was accepted can be written and read again.
-  const ByteVector again = EncodeManifest(*manifest, kRepository, TestNaming(), nullptr);
-  assert(DecodeManifest(again, kRepository, TestNaming(), nullptr).ok());
+  const ByteVector again = EncodeManifest(*manifest, kRepository, TestNaming(), key);
+  assert(DecodeManifest(again, kRepository, TestNaming(), key).ok());
 }
 
 std::vector<ByteVector> Seeds() {
@@ -51,8 +54,10 @@ std::vector<ByteVector> Seeds() {
     }
     manifest.body = ByteVector(disk_count * 8, std::byte{7});
     assert(CheckManifest(manifest).ok());
-    const ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming(), nullptr);
-    seeds.push_back(InputOf(1, bytes));
+    for (const Digest* key : {static_cast<const Digest*>(nullptr), &kRecordKey}) {
+      const ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming(), key);
+      seeds.push_back(InputOf(key == nullptr ? 1 : 3, bytes));
+    }
   }
   return seeds;
 }

@@ -2,6 +2,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "bytes_file.h"
 #include "compress/codec.h"
 #include "core/crash_files.h"
 #include "core/endian.h"
@@ -22,24 +23,6 @@ constexpr PackId kId{std::byte{2}};
 constexpr uint64_t kInputSizeMax = 1 << 20;
 
 // One file, whatever its path.
-class BytesFile final : public File {
- public:
-  explicit BytesFile(Bytes bytes) : bytes_(bytes) {}
-  Result<size_t> ReadAt(uint64_t offset, MutableBytes out) override {
-    if (offset >= bytes_.size()) return size_t{0};
-    const size_t size = std::min<size_t>(out.size(), bytes_.size() - offset);
-    std::memcpy(out.data(), bytes_.data() + offset, size);
-    return size;
-  }
-  Status Append(Bytes) override { return Unused(); }
-  Status Sync() override { return Unused(); }
-  Result<uint64_t> Size() override { return uint64_t{bytes_.size()}; }
-
- private:
-  static Status Unused() { return Status(reason::kNotFound, "not for reading"); }
-  Bytes bytes_;
-};
-
 class OneFile final : public FileSystem {
  public:
   explicit OneFile(Bytes bytes) : bytes_(bytes) {}
