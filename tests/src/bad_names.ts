@@ -48,6 +48,7 @@ const repositoryId = ({ lab }: Ground) =>
       folder: join(lab.folder, 'never-made'),
       adopt: false,
       requestId: '',
+      passphraseFile: '',
     }),
   )
 

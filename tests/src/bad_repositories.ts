@@ -17,7 +17,7 @@ async function withRepository<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const { catalog } = lab.stand
-  const request = { repositoryId: 'bad', folder, adopt: false, requestId: '' }
+  const request = { repositoryId: 'bad', folder, adopt: false, requestId: '', passphraseFile: '' }
   await catalog.createRepository(request)
   try {
     return await work()

@@ -153,6 +153,7 @@ async function runFormats(options: ScenarioOptions): Promise<Row[]> {
 const createRepository = (stand: Stand, folder: string) =>
   stand.catalog.createRepository({
     ...{ repositoryId: 'main', folder: join(folder, 'repository'), adopt: false, requestId: '' },
+    passphraseFile: '',
   })
 
 /** 64 KiB of one byte each at three places and at the very end. */

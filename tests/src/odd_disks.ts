@@ -39,6 +39,7 @@ async function runSizes(options: ScenarioOptions): Promise<Row[]> {
     folder: join(folder, 'repository'),
     adopt: false,
     requestId: '',
+    passphraseFile: '',
   })
   const rows: Row[] = []
   for (const image of images) {

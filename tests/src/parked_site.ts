@@ -47,6 +47,7 @@ export class ParkedSite implements AsyncDisposable {
       folder: join(folder, 'repository'),
       adopt: false,
       requestId: '',
+      passphraseFile: '',
     })
     site.backup = (await site.backUp()).backup
     await vm.keep('wanted')

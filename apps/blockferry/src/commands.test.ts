@@ -422,6 +422,53 @@ describe('what is set up', () => {
     expect(adopted).toEqual([false, true])
   })
 
+  it('tells the recovery key of an encrypted repository once, also to who asked for names', async () => {
+    const repository = catalog.Repository.fromPartial({
+      ...{ name: 'repositories/nightly', folder: '/srv/b', encrypted: true },
+    })
+    answers.createRepository = () => ({ repository, recoveryKey: 'bfkey-0000' })
+    const args = ['repository', 'create', 'nightly', '/srv/b', '--passphrase-file', '/etc/secret']
+    const shown = await doubles.run(...args)
+    expect(requestOf('createRepository')).toMatchObject({ passphraseFile: '/etc/secret' })
+    expect(shown.out).toContain('bfkey-0000')
+    expect(shown.err).toContain('nobody can read the backups')
+    const json = await doubles.run(...args, '-o', 'json')
+    expect(JSON.parse(json.out)).toMatchObject({ encrypted: true, recovery_key: 'bfkey-0000' })
+    const quiet = await doubles.run(...args, '--quiet')
+    expect(quiet.out).toBe('repositories/nightly\n')
+    expect(quiet.err).toContain('bfkey-0000')
+  })
+
+  it('lists, adds and removes what opens a repository', async () => {
+    const keySlots = [
+      { slotId: '00000000000000aa', kind: 1, label: 'for \u202eAda' },
+      { slotId: '00000000000000bb', kind: 2, label: 'recovery key' },
+    ]
+    answers.listKeySlots = () => ({ keySlots })
+    answers.addKeySlot = () => ({ keySlot: keySlots[1], recoveryKey: 'bfkey-1111' })
+    answers.removeKeySlot = () => ({})
+    answers.unlockRepository = () => ({})
+    const listed = await doubles.run('repository', 'key', 'list', 'nightly')
+    expect(listed.out).toContain('00000000000000aa  passphrase  for \\u{202e}Ada')
+    const added = await doubles.run('repository', 'key', 'add', 'nightly', '--label', 'safe')
+    expect(requestOf('addKeySlot')).toEqual({
+      ...{ name: 'repositories/nightly', passphraseFile: '', label: 'safe' },
+    })
+    expect(added.out).toContain('bfkey-1111')
+    const remove = ['repository', 'key', 'remove', 'nightly', '00000000000000aa']
+    const unsure = await doubles.run(...remove)
+    expect(unsure).toMatchObject({ code: 2, err: expect.stringContaining('add --yes') })
+    expect(doubles.asked.some(({ method }) => method === 'removeKeySlot')).toBe(false)
+    expect((await doubles.run(...remove, '--yes')).code).toBe(0)
+    expect(requestOf('removeKeySlot')).toMatchObject({ slotId: '00000000000000aa' })
+    const unlock = ['repository', 'unlock', 'nightly', '--passphrase-file', 'key']
+    expect((await doubles.run(...unlock)).code).toBe(0)
+    expect(requestOf('unlockRepository')).toMatchObject({
+      passphraseFile: join(process.cwd(), 'key'),
+    })
+    expect((await doubles.run('repository', 'unlock', 'nightly')).code).toBe(2)
+  })
+
   it('changes only what is named of a policy', async () => {
     const policy = schedule.Policy.fromPartial({
       name: 'policies/web',

@@ -33,7 +33,12 @@ export async function startService(
     }
     case 'move': {
       const { moveConfig, startMove } = await import('@blockferry/move')
-      return await startMove(moveConfig({ address, runFolder: join(stateFolder, 'run'), logLevel }))
+      return await startMove(
+        moveConfig({
+          ...{ address, logLevel, runFolder: join(stateFolder, 'run') },
+          keyFolder: join(stateFolder, 'keys'),
+        }),
+      )
     }
     case 'catalog': {
       const { catalogConfig, startCatalog } = await import('@blockferry/catalog')

@@ -100,6 +100,7 @@ export class Lab implements AsyncDisposable {
       folder: this.repositoryFolder,
       adopt,
       requestId: '',
+      passphraseFile: '',
     })
   }
 

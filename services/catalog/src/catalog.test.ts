@@ -83,7 +83,10 @@ async function restart(moverAt?: string): Promise<void> {
 }
 
 const create = async (repositoryId: string, more: object = {}) => {
-  const request = { repositoryId, folder: join(folder, repositoryId), adopt: false, requestId: '' }
+  const request = {
+    ...{ repositoryId, folder: join(folder, repositoryId), adopt: false },
+    ...{ requestId: '', passphraseFile: '' },
+  }
   const { repository } = await calls.createRepository({ ...request, ...more })
   return repository as catalog.Repository
 }
@@ -338,7 +341,7 @@ describe('rebuild', () => {
     const path = join(folder, 'away')
     await rename(path, `${path}-moved`)
     expect((await failureOf(calls.rebuildCatalog({ name }))).reason).toBe('REPOSITORY_MISSING')
-    await mover.createRepository({ folder: path })
+    await mover.createRepository({ folder: path, passphraseFile: '' })
     const other = await failureOf(calls.rebuildCatalog({ name }))
     expect(other.reason).toBe('REPOSITORY_MISSING')
     expect(other.message).toContain('mount the right one')

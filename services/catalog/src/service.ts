@@ -17,14 +17,29 @@ export interface CatalogParts {
 export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogServiceServer> {
   const { store, mover } = parts
   return {
-    createRepository: async (request, { signal }) => ({
-      repository: describe(await createRepository(parts, request, signal)),
-    }),
+    createRepository: (request, { signal }) => createRepository(parts, request, signal),
     getRepository: async ({ name }, { signal }) => {
       const repository = await findRepository(store, name)
       const { folder } = repository
       const { repository: live } = await mover.inspectRepository({ folder }, { signal })
-      return { repository: { ...describe(repository), storedBytes: live?.storedBytes ?? 0n } }
+      const { storedBytes, encrypted } = live ?? { storedBytes: 0n, encrypted: false }
+      return { repository: { ...describe(repository), storedBytes, encrypted } }
+    },
+    unlockRepository: async ({ name, passphraseFile }, { signal }) => {
+      const { folder } = await findRepository(store, name)
+      return await mover.unlockRepository({ folder, passphraseFile }, { signal })
+    },
+    listKeySlots: async ({ name }, { signal }) => {
+      const { folder } = await findRepository(store, name)
+      return await mover.listKeySlots({ folder }, { signal })
+    },
+    addKeySlot: async ({ name, passphraseFile, label }, { signal }) => {
+      const { folder } = await findRepository(store, name)
+      return await mover.addKeySlot({ folder, passphraseFile, label }, { signal })
+    },
+    removeKeySlot: async ({ name, slotId }, { signal }) => {
+      const { folder } = await findRepository(store, name)
+      return await mover.removeKeySlot({ folder, slotId }, { signal })
     },
     listRepositories: async (request) => {
       const page = pageOf(request)
@@ -102,16 +117,19 @@ async function createRepository(
   parts: CatalogParts,
   request: catalog.CreateRepositoryRequest,
   signal: AbortSignal,
-): Promise<StoredRepository> {
+): Promise<catalog.CreateRepositoryResponse> {
   const { store, mover } = parts
-  const { repositoryId: name, folder, adopt, requestId } = request
+  const { repositoryId: name, folder, adopt, requestId, passphraseFile } = request
   checkRepositoryId(name)
   if (!folder.startsWith('/')) throw argumentInvalid('folder', folder, 'give an absolute path')
   const known = await store.findRepository(name)
-  if (known) return repeatedOrTaken(known, request)
-  const { repository: live } = adopt
-    ? await mover.inspectRepository({ folder }, { signal })
-    : await mover.createRepository({ folder }, { signal })
+  if (known) return { repository: repeatedOrTaken(known, request), recoveryKey: '' }
+  if (adopt && passphraseFile !== '') {
+    await mover.unlockRepository({ folder, passphraseFile }, { signal })
+  }
+  const { repository: live, recoveryKey } = adopt
+    ? { ...(await mover.inspectRepository({ folder }, { signal })), recoveryKey: '' }
+    : await mover.createRepository({ folder, passphraseFile }, { signal })
   const repository = {
     name,
     folder,
@@ -120,11 +138,18 @@ async function createRepository(
     createTime: new Date(wallMs()),
     backupCount: 0n,
   }
+  const answer = (backupCount: bigint) => ({
+    repository: {
+      ...describe({ ...repository, backupCount }),
+      encrypted: live?.encrypted ?? false,
+    },
+    recoveryKey,
+  })
   await store.insertRepository(repository)
-  if (!adopt) return repository
+  if (!adopt) return answer(0n)
   try {
     const { backupCount } = await rebuildOne(parts, repository, signal)
-    return { ...repository, backupCount: BigInt(backupCount) }
+    return answer(BigInt(backupCount))
   } catch (thrown) {
     // Half taken in is not taken in.
     await store.deleteRepository(name)
@@ -136,8 +161,10 @@ async function createRepository(
 function repeatedOrTaken(
   known: StoredRepository,
   { requestId, folder }: catalog.CreateRepositoryRequest,
-): StoredRepository {
-  if (requestId !== '' && known.requestId === requestId && known.folder === folder) return known
+): catalog.Repository {
+  if (requestId !== '' && known.requestId === requestId && known.folder === folder) {
+    return describe(known)
+  }
   const name = `repositories/${known.name}`
   throw new BackupError(
     'ALREADY_EXISTS',
@@ -173,6 +200,7 @@ const describe = (repository: StoredRepository): catalog.Repository => ({
   createTime: repository.createTime,
   storedBytes: 0n,
   backupCount: repository.backupCount,
+  encrypted: false,
 })
 
 const describeVm = ({ identity, displayName, backupCount, latest, storedBytes }: StoredVm) => ({

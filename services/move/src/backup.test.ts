@@ -438,7 +438,7 @@ describe('repositories', () => {
     const { repository } = await stand.calls.inspectRepository({ folder })
     expect(repository?.storedBytes).toBeGreaterThan(mib)
     expect(repository?.repositoryId).toMatch(/^[0-9a-f]{32}$/)
-    const again = await failureOf(stand.calls.createRepository({ folder }))
+    const again = await failureOf(stand.calls.createRepository({ folder, passphraseFile: '' }))
     expect(again.reason).toBe('REPOSITORY_EXISTS')
     const one = await stand.calls.drawIncarnation({ folder })
     const two = await stand.calls.drawIncarnation({ folder })

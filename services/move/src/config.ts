@@ -5,6 +5,8 @@ export interface MoveConfig {
   address: string
   /** Folder for the sockets of restores into qcow2, made when missing; short, see limits of unix sockets. */
   runFolder: string
+  /** Folder for this installation's keys to encrypted repositories, made when it is needed. */
+  keyFolder: string
   logLevel: string
   /** Sessions whose blocks move at the same time; the others wait for their turn. */
   sessionsMax: number
@@ -20,7 +22,8 @@ export interface MoveConfig {
   endedKeptMax: number
 }
 
-export type MoveSettings = Pick<MoveConfig, 'address' | 'runFolder'> & Partial<MoveConfig>
+export type MoveSettings = Pick<MoveConfig, 'address' | 'runFolder' | 'keyFolder'> &
+  Partial<MoveConfig>
 
 /** The configuration with a default for everything that is not set. */
 export function moveConfig(settings: MoveSettings): MoveConfig {

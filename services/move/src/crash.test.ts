@@ -28,7 +28,7 @@ beforeEach(async () => {
   }
   await file.close()
   await startMover()
-  await calls.createRepository({ folder: repository() })
+  await calls.createRepository({ folder: repository(), passphraseFile: '' })
 }, 120_000)
 
 afterEach(async () => {
@@ -39,7 +39,8 @@ afterEach(async () => {
 async function startMover(): Promise<void> {
   const index = fileURLToPath(new URL('./index.ts', import.meta.url))
   const address = `unix:${folder}/move.sock`
-  const settings = JSON.stringify({ address, runFolder: join(folder, 'run'), logLevel: 'silent' })
+  const [runFolder, keyFolder] = [join(folder, 'run'), join(folder, 'keys')]
+  const settings = JSON.stringify({ address, runFolder, keyFolder, logLevel: 'silent' })
   const program = `
     import { moveConfig, startMove } from ${JSON.stringify(index)}
     await startMove(moveConfig(${settings}))

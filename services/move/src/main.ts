@@ -5,6 +5,7 @@ import * as native from '@blockferry/native'
 import { move } from '@blockferry/proto'
 import { type RunningService, serve } from '@blockferry/rpc'
 import type { MoveConfig } from './config.ts'
+import { OwnKeys } from './own_keys.ts'
 import { removeStaleSockets, runFolderSizeMax } from './program.ts'
 import { Repositories } from './repositories.ts'
 import { moveHandlers } from './service.ts'
@@ -20,7 +21,7 @@ export async function startMove(config: MoveConfig): Promise<RunningService> {
   }
   await mkdir(runFolder, { recursive: true, mode: 0o700 })
   const log = newLog('move', config.logLevel)
-  const repositories = new Repositories(native)
+  const repositories = new Repositories(native, new OwnKeys(config.keyFolder))
   const sessions = new Sessions(config)
   const limits = {
     turns: new Turns(config.sessionsMax),

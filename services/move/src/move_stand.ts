@@ -58,7 +58,7 @@ export class MoveStand implements AsyncDisposable {
     const folder = await mkdtemp('/tmp/bf-move-')
     const { service, calls } = await serve(folder, settings)
     const stand = new MoveStand(folder, service, settings, calls)
-    await calls.createRepository({ folder: stand.repository })
+    await calls.createRepository({ folder: stand.repository, passphraseFile: '' })
     return stand
   }
 
@@ -188,7 +188,10 @@ async function serve(
   await mkdir(runFolder, { recursive: true })
   const address = `unix:${folder}/move.sock`
   const service = await startMove(
-    moveConfig({ address, runFolder, logLevel: 'silent', ...settings }),
+    moveConfig({
+      ...{ address, runFolder, keyFolder: join(folder, 'keys'), logLevel: 'silent' },
+      ...settings,
+    }),
   )
   const calls = connect<move.MoveServiceServer>('move', move.MoveServiceService, address)
   return { service, calls }

@@ -3,9 +3,14 @@
 // A handle belongs to the folder it was opened on, told by device and inode. When the folder
 // vanished and another one stands in its place (unmounted, restored from a copy), the old handle
 // is put aside until the last session that uses it has ended.
+import { randomBytes } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import { argumentInvalid, asBackupError } from '@blockferry/errors'
-import type { Native, Repository, RepositoryInfo } from '@blockferry/native'
+import { hostname } from 'node:os'
+import { argumentInvalid, asBackupError, BackupError } from '@blockferry/errors'
+import type { KeySlot, Native, Repository, RepositoryInfo, Secret } from '@blockferry/native'
+import type { OwnKeys } from './own_keys.ts'
+import { keySizeBytes, recoveryKeyText } from './recovery_key.ts'
+import { readSecretFile } from './secret_file.ts'
 
 export type RepositoryAccess = 'write' | 'read'
 
@@ -23,16 +28,65 @@ interface Opened {
 
 export class Repositories implements Disposable {
   readonly #native: Native
+  readonly #ownKeys: OwnKeys
   readonly #opened = new Map<string, Promise<Opened>>()
   readonly #aside = new Set<Opened>()
 
-  constructor(native: Native) {
+  constructor(native: Native, ownKeys: OwnKeys) {
     this.#native = native
+    this.#ownKeys = ownKeys
   }
 
-  async create(folder: string): Promise<RepositoryInfo> {
+  /**
+   * Encrypted when a passphrase file is named. A crash after the repository is there leaves one that
+   * the passphrase opens: `unlock` and a new recovery key make up for what is lacking.
+   */
+  async create(
+    folder: string,
+    passphraseFile: string,
+  ): Promise<{ info: RepositoryInfo; recoveryKey: string }> {
     checkFolder(folder)
-    return await this.#native.createRepository(folder, null)
+    const secret = passphraseFile === '' ? null : await readSecretFile(passphraseFile)
+    const info = await this.#native.createRepository(folder, secret)
+    if (!secret) return { info, recoveryKey: '' }
+    await this.#enrol(folder, info.repository_id, secret)
+    const { recoveryKey } = await this.#addRecoveryKey(folder, secret, 'recovery key')
+    return { info, recoveryKey }
+  }
+
+  /** This mover gets a key of its own. Errors: KEY_WRONG, ARGUMENT_INVALID. */
+  async unlock(folder: string, passphraseFile: string): Promise<void> {
+    checkFolder(folder)
+    const { repository_id, encrypted } = await this.#native.readIdentity(folder)
+    if (!encrypted) {
+      const advice = 'the repository is not encrypted, leave it out'
+      throw argumentInvalid('passphrase_file', passphraseFile, advice)
+    }
+    await this.#enrol(folder, repository_id, await readSecretFile(passphraseFile))
+  }
+
+  async listKeySlots(folder: string): Promise<KeySlot[]> {
+    checkFolder(folder)
+    await this.#native.readIdentity(folder)
+    return await this.#native.listKeySlots(folder)
+  }
+
+  /** An empty `passphraseFile` draws a recovery key. */
+  async addKeySlot(
+    folder: string,
+    passphraseFile: string,
+    label: string,
+  ): Promise<{ slot: KeySlot; recoveryKey: string }> {
+    const own = await this.#ownSecret(folder)
+    if (passphraseFile === '') {
+      return await this.#addRecoveryKey(folder, own, label || 'recovery key')
+    }
+    const added = await readSecretFile(passphraseFile)
+    return { slot: await this.#native.addKeySlot(folder, own, added, label), recoveryKey: '' }
+  }
+
+  async removeKeySlot(folder: string, slotId: string): Promise<void> {
+    await this.#native.removeKeySlot(folder, await this.#ownSecret(folder), slotId)
   }
 
   /** With `read` a repository that cannot be written is opened all the same. Errors: REPOSITORY_… */
@@ -85,8 +139,10 @@ export class Repositories implements Disposable {
   }
 
   async #open(folder: string, access: RepositoryAccess, place: string): Promise<Opened> {
+    const { repository_id, encrypted } = await this.#native.readIdentity(folder)
+    const secret = encrypted ? await this.#ownKeys.find(repository_id) : null
     const open = async (readOnly: boolean): Promise<Opened> => {
-      const repository = await this.#native.openRepository(folder, readOnly, null)
+      const repository = await this.#native.openRepository(folder, readOnly, secret)
       // Held by who opens it, so that nobody puts it aside before the opener goes on.
       return { repository, readOnly, place, holders: 1 }
     }
@@ -98,6 +154,42 @@ export class Repositories implements Disposable {
       if (access === 'read' && unwritable) return await open(true)
       throw thrown
     }
+  }
+
+  /** Our key first, then its slot: a slot without a key would open for nobody. */
+  async #enrol(folder: string, repositoryId: string, secret: Secret): Promise<void> {
+    const own = await this.#ownKeys.make(repositoryId)
+    if (await this.#opens(folder, own)) return
+    await this.#native.addKeySlot(folder, secret, own, `installation on ${hostname()}`)
+  }
+
+  async #opens(folder: string, secret: Secret): Promise<boolean> {
+    try {
+      ;(await this.#native.openRepository(folder, true, secret)).close()
+      return true
+    } catch (thrown) {
+      if (asBackupError(thrown)?.reason === 'KEY_WRONG') return false
+      throw thrown
+    }
+  }
+
+  async #addRecoveryKey(folder: string, secret: Secret, label: string) {
+    const bytes = randomBytes(keySizeBytes)
+    const slot = await this.#native.addKeySlot(folder, secret, { kind: 'key', bytes }, label)
+    return { slot, recoveryKey: recoveryKeyText(bytes) }
+  }
+
+  async #ownSecret(folder: string): Promise<Secret> {
+    checkFolder(folder)
+    const { repository_id, encrypted } = await this.#native.readIdentity(folder)
+    if (!encrypted) throw argumentInvalid('folder', folder, 'the repository is not encrypted')
+    const own = await this.#ownKeys.find(repository_id)
+    if (own) return own
+    throw new BackupError(
+      'KEY_MISSING',
+      `open repository ${folder}: this installation has no key of it; unlock it with a passphrase or the recovery key`,
+      { path: folder },
+    )
   }
 
   #putAside(opened: Opened): void {

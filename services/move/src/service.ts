@@ -1,7 +1,7 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import type { RepositoryInfo } from '@blockferry/native'
-import { move } from '@blockferry/proto'
+import type { KeySlot, RepositoryInfo } from '@blockferry/native'
+import { keySlot, move } from '@blockferry/proto'
 import type { Handlers } from '@blockferry/rpc'
 import type { MoveLimits } from './backup_session.ts'
 import type { MoveConfig } from './config.ts'
@@ -46,12 +46,28 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
   }
 
   return {
-    createRepository: async ({ folder }) => ({
-      repository: describe(folder, await repositories.create(folder)),
-    }),
+    createRepository: async ({ folder, passphraseFile }) => {
+      const { info, recoveryKey } = await repositories.create(folder, passphraseFile)
+      return { repository: describe(folder, info), recoveryKey }
+    },
     inspectRepository: async ({ folder }) => {
       using held = await repositories.hold(folder, 'read')
       return { repository: describe(folder, held.repository.info()) }
+    },
+    unlockRepository: async ({ folder, passphraseFile }) => {
+      await repositories.unlock(folder, passphraseFile)
+      return {}
+    },
+    listKeySlots: async ({ folder }) => ({
+      keySlots: (await repositories.listKeySlots(folder)).map(describeSlot),
+    }),
+    addKeySlot: async ({ folder, passphraseFile, label }) => {
+      const { slot, recoveryKey } = await repositories.addKeySlot(folder, passphraseFile, label)
+      return { keySlot: describeSlot(slot), recoveryKey }
+    },
+    removeKeySlot: async ({ folder, slotId }) => {
+      await repositories.removeKeySlot(folder, slotId)
+      return {}
     },
     drawIncarnation: async ({ folder }) => {
       using held = await repositories.hold(folder, 'write')
@@ -125,4 +141,13 @@ const describe = (folder: string, info: RepositoryInfo): move.RepositoryInfo =>
     storedBytes: info.stored_bytes,
     packCount: info.pack_count,
     chunkCount: info.chunk_count,
+    encrypted: info.encrypted,
   })
+
+const { KeySlot_Kind } = keySlot
+
+const describeSlot = ({ slot_id, kind, label }: KeySlot): keySlot.KeySlot => ({
+  slotId: slot_id,
+  kind: kind === 'key' ? KeySlot_Kind.KEY : KeySlot_Kind.PASSPHRASE,
+  label,
+})

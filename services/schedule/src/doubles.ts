@@ -220,6 +220,10 @@ export function serveMove(world: World, address: string): Promise<RunningService
   const handlers: Handlers<move.MoveServiceServer> = {
     createRepository: notOffered,
     inspectRepository: notOffered,
+    unlockRepository: notOffered,
+    listKeySlots: notOffered,
+    addKeySlot: notOffered,
+    removeKeySlot: notOffered,
     async drawIncarnation() {
       world.incarnation++
       return { incarnation: world.incarnation }
@@ -290,6 +294,10 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
   const handlers: Handlers<catalog.CatalogServiceServer> = {
     createRepository: notOffered,
     deleteRepository: notOffered,
+    unlockRepository: notOffered,
+    listKeySlots: notOffered,
+    addKeySlot: notOffered,
+    removeKeySlot: notOffered,
     listBackups: notOffered,
     listProtectedVms: notOffered,
     rebuildCatalog: notOffered,

@@ -1,13 +1,15 @@
 import { resolve } from 'node:path'
 import { formatBytes, randomHex } from '@blockferry/core'
-import type { catalog } from '@blockferry/proto'
+import { argumentInvalid } from '@blockferry/errors'
+import { type catalog, keySlot } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { plainJson } from '../json.ts'
 import { fullName, lastPart } from '../resource_name.ts'
+import { safeText } from '../safe_text.ts'
 import { listed } from '../services.ts'
-import type { Column } from '../table.ts'
+import type { Column, Field } from '../table.ts'
 import { timeText } from '../time_text.ts'
 import { carryOut, examples, type Outcome } from '../verb.ts'
 
@@ -21,19 +23,40 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     .description('create a repository in a missing or empty folder')
     .argument('<name>', 'letters, digits, - _ and .')
     .argument('<folder>', "folder on the mover's machine")
-  examples(create, 'blockferry repository create nightly /srv/backup')
-  carryOut(create, outcome, async (context, _, name = '', folder = '') =>
-    enter(context, name, folder, false),
+    .option('--passphrase-file <file>', `encrypt it with ${passphraseHelp}`)
+  examples(
+    create,
+    'blockferry repository create nightly /srv/backup',
+    'blockferry repository create safe /srv/safe --passphrase-file /etc/safe.secret',
+  )
+  carryOut<SecretOptions>(create, outcome, async (context, options, name = '', folder = '') =>
+    enter(context, { repositoryId: name, folder, adopt: false }, options),
   )
   const adopt = repository
     .command('adopt')
     .description('take in a repository that exists, with the backups it holds')
     .argument('<name>', 'the name it gets here')
     .argument('<folder>', "folder on the mover's machine")
+    .option('--passphrase-file <file>', `open an encrypted one with ${passphraseHelp}`)
   examples(adopt, 'blockferry repository adopt nightly /srv/backup')
-  carryOut(adopt, outcome, async (context, _, name = '', folder = '') =>
-    enter(context, name, folder, true),
+  carryOut<SecretOptions>(adopt, outcome, async (context, options, name = '', folder = '') =>
+    enter(context, { repositoryId: name, folder, adopt: true }, options),
   )
+  const unlock = repository
+    .command('unlock')
+    .description('give this installation a key of its own to an encrypted repository')
+    .argument('<name>')
+    .requiredOption('--passphrase-file <file>', passphraseHelp)
+  examples(unlock, 'blockferry repository unlock safe --passphrase-file /media/recovery-key')
+  carryOut<SecretOptions>(unlock, outcome, async (context, options, name = '') => {
+    const request = {
+      name: fullName('repositories', name),
+      passphraseFile: fileOf(options),
+    }
+    await context.services.catalog.unlockRepository(request)
+    printFields(context, { name: request.name }, [['unlocked', lastPart(name)]])
+  })
+  addKeyCommands(repository, outcome)
   const list = repository.command('list').description('list repositories')
   examples(list, 'blockferry repository list --output json')
   carryOut(list, outcome, async (context) => {
@@ -49,7 +72,7 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
   carryOut(show, outcome, async (context, _, name = '') => {
     const request = { name: fullName('repositories', name) }
     const answer = await context.services.catalog.getRepository(request)
-    if (answer.repository) print(context, answer.repository)
+    if (answer.repository) print(context, answer.repository, '')
   })
   const forget = repository
     .command('forget')
@@ -64,32 +87,121 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
   })
 }
 
+function addKeyCommands(repository: Command, outcome: Outcome): void {
+  const key = repository.command('key').description('what opens an encrypted repository')
+  const list = key.command('list').description('list what opens it').argument('<name>')
+  examples(list, 'blockferry repository key list nightly')
+  carryOut(list, outcome, async (context, _, name = '') => {
+    const request = { name: fullName('repositories', name) }
+    const { keySlots } = await context.services.catalog.listKeySlots(request)
+    printRows(context, keySlots, keyColumns, plainJson, 'None: the repository is not encrypted.')
+  })
+  const add = key
+    .command('add')
+    .description('add a passphrase, or else draw a new recovery key')
+    .argument('<name>')
+    .option('--passphrase-file <file>', passphraseHelp)
+    .option('--label <text>', 'what it is for; kept in clear', '')
+  examples(add, 'blockferry repository key add nightly --label "in the safe"')
+  carryOut<SecretOptions & { label: string }>(add, outcome, async (context, options, name = '') => {
+    const answer = await context.services.catalog.addKeySlot({
+      ...{ name: fullName('repositories', name), label: options.label },
+      passphraseFile: options.passphraseFile ? fileOf(options) : '',
+    })
+    const { keySlot: slot, recoveryKey } = answer
+    if (!slot) return
+    const json = { ...(plainJson(slot) as object), recovery_key: recoveryKey }
+    printMade(context, slot.slotId, json, [
+      ['slot', slot.slotId],
+      ['kind', kindText(slot)],
+      ['label', slot.label],
+      ...recoveryFields(recoveryKey),
+    ])
+    tellRecoveryKey(context, recoveryKey)
+  })
+  const remove = key
+    .command('remove')
+    .description('remove what opens it; who knows only that cannot open it any more')
+    .argument('<name>')
+    .argument('<slot>', '16 hex digits, as `key list` shows them')
+    .option('--yes', 'confirms it')
+  examples(remove, 'blockferry repository key remove nightly 6f1f0e3c22a0b9d4 --yes')
+  carryOut<{ yes?: boolean }>(remove, outcome, async (context, options, name = '', slot = '') => {
+    const request = { name: fullName('repositories', name) }
+    const { keySlots } = await context.services.catalog.listKeySlots(request)
+    const found = keySlots.find(({ slotId }) => slotId === slot)
+    if (found && !options.yes) {
+      const what = `${kindText(found)} "${safeText(found.label)}"`
+      throw argumentInvalid('yes', 'false', `this removes the ${what}; add --yes`)
+    }
+    await context.services.catalog.removeKeySlot({ ...request, slotId: slot })
+    printFields(context, { ...request, slot_id: slot }, [['removed', slot]])
+  })
+}
+
+const passphraseHelp =
+  "the first line of this file of the mover's machine: a passphrase or a recovery key"
+
+interface SecretOptions {
+  passphraseFile?: string
+}
+
+const fileOf = ({ passphraseFile = '' }: SecretOptions): string => resolve(passphraseFile)
+
+const kindText = ({ kind }: keySlot.KeySlot): string =>
+  kind === keySlot.KeySlot_Kind.KEY ? 'key' : 'passphrase'
+
+const recoveryFields = (recoveryKey: string): Field[] =>
+  recoveryKey === '' ? [] : [['recovery key', recoveryKey]]
+
+/** It is told once: also to who asked for names only. */
+function tellRecoveryKey({ terminal, settings }: Context, recoveryKey: string): void {
+  if (recoveryKey === '' || settings.output === 'json') return
+  if (settings.quiet) terminal.err(`recovery key: ${recoveryKey}\n`)
+  terminal.err(
+    'Write the recovery key down and keep it elsewhere: it is not shown again. When passphrase,\n' +
+      'recovery key and the key of this installation are lost, nobody can read the backups.\n',
+  )
+}
+
 async function enter(
   context: Context,
-  name: string,
-  folder: string,
-  adopt: boolean,
+  what: Pick<catalog.CreateRepositoryRequest, 'repositoryId' | 'folder' | 'adopt'>,
+  options: SecretOptions,
 ): Promise<void> {
   const request = {
-    repositoryId: name,
-    folder: resolve(folder),
-    adopt,
+    ...what,
+    folder: resolve(what.folder),
     requestId: randomHex(8),
+    passphraseFile: options.passphraseFile ? fileOf(options) : '',
   }
   const deadline = { deadlineMs: limits.rebuildTimeoutMs }
   const answer = await context.services.catalog.createRepository(request, deadline)
-  if (answer.repository) print(context, answer.repository)
+  if (!answer.repository) return
+  print(context, answer.repository, answer.recoveryKey)
+  tellRecoveryKey(context, answer.recoveryKey)
 }
 
-const print = (context: Context, repository: catalog.Repository): void =>
-  printMade(context, repository.name, plainJson(repository), [
+function print(context: Context, repository: catalog.Repository, recoveryKey: string): void {
+  const plain = plainJson(repository) as object
+  const json = recoveryKey === '' ? plain : { ...plain, recovery_key: recoveryKey }
+  printMade(context, repository.name, json, [
     ['repository', lastPart(repository.name)],
     ['folder', repository.folder],
     ['id', repository.repositoryId],
     ['backups', String(repository.backupCount)],
     ['stored', formatBytes(repository.storedBytes)],
     ['since', timeText(repository.createTime)],
+    ['encrypted', repository.encrypted ? 'yes' : 'no'],
+    ...recoveryFields(recoveryKey),
   ])
+}
+
+const keyColumns: Column<keySlot.KeySlot>[] = [
+  { title: 'SLOT', cell: ({ slotId }) => slotId },
+  { title: 'KIND', cell: kindText },
+  { title: 'LABEL', cell: ({ label }) => label, shrinkTo: 12 },
+]
 
 const columns: Column<catalog.Repository>[] = [
   { title: 'REPOSITORY', cell: ({ name }) => lastPart(name), shrinkTo: 12 },

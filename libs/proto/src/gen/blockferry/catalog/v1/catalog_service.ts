@@ -20,6 +20,7 @@ import {
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Backup } from "./backup.ts";
+import { KeySlot } from "./key_slot.ts";
 
 export const protobufPackage = "blockferry.catalog.v1";
 
@@ -48,6 +49,8 @@ export interface Repository {
   storedBytes: bigint;
   /** Backups the catalog knows in it. */
   backupCount: bigint;
+  /** Whether it takes a secret to read it; filled by CreateRepository and GetRepository. */
+  encrypted: boolean;
 }
 
 /** A VM that has at least one backup. */
@@ -90,12 +93,81 @@ export interface CreateRepositoryRequest {
   adopt: boolean;
   /** Makes the call safe to repeat; any string that is unique to this request. */
   requestId: string;
+  /**
+   * Absolute path, on the mover's machine, of a file whose first line is a passphrase or a recovery
+   * key, readable by its owner alone. A new repository is encrypted with it, and in clear without
+   * it; one that is taken in is opened with it.
+   */
+  passphraseFile: string;
 }
 
 /** Response of CreateRepository. */
 export interface CreateRepositoryResponse {
   /** The repository. */
-  repository?: Repository | undefined;
+  repository?:
+    | Repository
+    | undefined;
+  /**
+   * Another secret that opens a new encrypted repository, to be written down and kept elsewhere;
+   * else empty. It is told only here, and not again when the call is repeated.
+   */
+  recoveryKey: string;
+}
+
+/** Request of UnlockRepository. */
+export interface UnlockRepositoryRequest {
+  /** `repositories/{repository}`. */
+  name: string;
+  /** As in CreateRepositoryRequest. */
+  passphraseFile: string;
+}
+
+/** Response of UnlockRepository. */
+export interface UnlockRepositoryResponse {
+}
+
+/** Request of ListKeySlots. */
+export interface ListKeySlotsRequest {
+  /** `repositories/{repository}`. */
+  name: string;
+}
+
+/** Response of ListKeySlots. */
+export interface ListKeySlotsResponse {
+  /** All of them; none for a repository in clear. */
+  keySlots: KeySlot[];
+}
+
+/** Request of AddKeySlot. */
+export interface AddKeySlotRequest {
+  /** `repositories/{repository}`. */
+  name: string;
+  /** As in CreateRepositoryRequest; empty draws a new recovery key. */
+  passphraseFile: string;
+  /** At most 200 bytes, kept in clear. */
+  label: string;
+}
+
+/** Response of AddKeySlot. */
+export interface AddKeySlotResponse {
+  /** The new slot. */
+  keySlot?:
+    | KeySlot
+    | undefined;
+  /** The recovery key that was drawn, else empty. It is told only here. */
+  recoveryKey: string;
+}
+
+/** Request of RemoveKeySlot. */
+export interface RemoveKeySlotRequest {
+  /** `repositories/{repository}`. */
+  name: string;
+  /** 16 hex digits. */
+  slotId: string;
+}
+
+/** Response of RemoveKeySlot. */
+export interface RemoveKeySlotResponse {
 }
 
 /** Request of GetRepository. */
@@ -221,6 +293,7 @@ function createBaseRepository(): Repository {
     createTime: undefined,
     storedBytes: 0n,
     backupCount: 0n,
+    encrypted: false,
   };
 }
 
@@ -255,6 +328,9 @@ export const Repository: MessageFns<Repository> = {
         throw new globalThis.Error("value provided for field message.backupCount of type int64 too large");
       }
       writer.uint32(56).int64(message.backupCount);
+    }
+    if (message.encrypted !== false) {
+      writer.uint32(64).bool(message.encrypted);
     }
     return writer;
   },
@@ -328,6 +404,14 @@ export const Repository: MessageFns<Repository> = {
             message.backupCount = reader.int64() as bigint;
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.encrypted = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -365,6 +449,7 @@ export const Repository: MessageFns<Repository> = {
         : isSet(object.backup_count)
         ? BigInt(object.backup_count)
         : 0n,
+      encrypted: isSet(object.encrypted) ? globalThis.Boolean(object.encrypted) : false,
     };
   },
 
@@ -391,6 +476,9 @@ export const Repository: MessageFns<Repository> = {
     if (message.backupCount !== 0n) {
       obj.backupCount = message.backupCount.toString();
     }
+    if (message.encrypted !== false) {
+      obj.encrypted = message.encrypted;
+    }
     return obj;
   },
 
@@ -412,6 +500,7 @@ export const Repository: MessageFns<Repository> = {
     message.backupCount = (object.backupCount !== undefined && object.backupCount !== null)
       ? BigInt(object.backupCount)
       : 0n;
+    message.encrypted = object.encrypted ?? false;
     return message;
   },
 };
@@ -732,7 +821,7 @@ export const DamagedManifest: MessageFns<DamagedManifest> = {
 };
 
 function createBaseCreateRepositoryRequest(): CreateRepositoryRequest {
-  return { repositoryId: "", folder: "", adopt: false, requestId: "" };
+  return { repositoryId: "", folder: "", adopt: false, requestId: "", passphraseFile: "" };
 }
 
 export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
@@ -748,6 +837,9 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(34).string(message.requestId);
+    }
+    if (message.passphraseFile !== "") {
+      writer.uint32(42).string(message.passphraseFile);
     }
     return writer;
   },
@@ -797,6 +889,14 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.passphraseFile = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -823,6 +923,11 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      passphraseFile: isSet(object.passphraseFile)
+        ? globalThis.String(object.passphraseFile)
+        : isSet(object.passphrase_file)
+        ? globalThis.String(object.passphrase_file)
+        : "",
     };
   },
 
@@ -840,6 +945,9 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.passphraseFile !== "") {
+      obj.passphraseFile = message.passphraseFile;
+    }
     return obj;
   },
 
@@ -852,18 +960,22 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
     message.folder = object.folder ?? "";
     message.adopt = object.adopt ?? false;
     message.requestId = object.requestId ?? "";
+    message.passphraseFile = object.passphraseFile ?? "";
     return message;
   },
 };
 
 function createBaseCreateRepositoryResponse(): CreateRepositoryResponse {
-  return { repository: undefined };
+  return { repository: undefined, recoveryKey: "" };
 }
 
 export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
   encode(message: CreateRepositoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.repository !== undefined) {
       Repository.encode(message.repository, writer.uint32(10).fork()).join();
+    }
+    if (message.recoveryKey !== "") {
+      writer.uint32(18).string(message.recoveryKey);
     }
     return writer;
   },
@@ -889,6 +1001,14 @@ export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
             message.repository = Repository.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.recoveryKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -902,13 +1022,23 @@ export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
   },
 
   fromJSON(object: any): CreateRepositoryResponse {
-    return { repository: isSet(object.repository) ? Repository.fromJSON(object.repository) : undefined };
+    return {
+      repository: isSet(object.repository) ? Repository.fromJSON(object.repository) : undefined,
+      recoveryKey: isSet(object.recoveryKey)
+        ? globalThis.String(object.recoveryKey)
+        : isSet(object.recovery_key)
+        ? globalThis.String(object.recovery_key)
+        : "",
+    };
   },
 
   toJSON(message: CreateRepositoryResponse): unknown {
     const obj: any = {};
     if (message.repository !== undefined) {
       obj.repository = Repository.toJSON(message.repository);
+    }
+    if (message.recoveryKey !== "") {
+      obj.recoveryKey = message.recoveryKey;
     }
     return obj;
   },
@@ -921,6 +1051,629 @@ export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
     message.repository = (object.repository !== undefined && object.repository !== null)
       ? Repository.fromPartial(object.repository)
       : undefined;
+    message.recoveryKey = object.recoveryKey ?? "";
+    return message;
+  },
+};
+
+function createBaseUnlockRepositoryRequest(): UnlockRepositoryRequest {
+  return { name: "", passphraseFile: "" };
+}
+
+export const UnlockRepositoryRequest: MessageFns<UnlockRepositoryRequest> = {
+  encode(message: UnlockRepositoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.passphraseFile !== "") {
+      writer.uint32(18).string(message.passphraseFile);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnlockRepositoryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnlockRepositoryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.passphraseFile = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UnlockRepositoryRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      passphraseFile: isSet(object.passphraseFile)
+        ? globalThis.String(object.passphraseFile)
+        : isSet(object.passphrase_file)
+        ? globalThis.String(object.passphrase_file)
+        : "",
+    };
+  },
+
+  toJSON(message: UnlockRepositoryRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.passphraseFile !== "") {
+      obj.passphraseFile = message.passphraseFile;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UnlockRepositoryRequest>): UnlockRepositoryRequest {
+    return UnlockRepositoryRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnlockRepositoryRequest>): UnlockRepositoryRequest {
+    const message = createBaseUnlockRepositoryRequest();
+    message.name = object.name ?? "";
+    message.passphraseFile = object.passphraseFile ?? "";
+    return message;
+  },
+};
+
+function createBaseUnlockRepositoryResponse(): UnlockRepositoryResponse {
+  return {};
+}
+
+export const UnlockRepositoryResponse: MessageFns<UnlockRepositoryResponse> = {
+  encode(_: UnlockRepositoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnlockRepositoryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnlockRepositoryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): UnlockRepositoryResponse {
+    return {};
+  },
+
+  toJSON(_: UnlockRepositoryResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<UnlockRepositoryResponse>): UnlockRepositoryResponse {
+    return UnlockRepositoryResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<UnlockRepositoryResponse>): UnlockRepositoryResponse {
+    const message = createBaseUnlockRepositoryResponse();
+    return message;
+  },
+};
+
+function createBaseListKeySlotsRequest(): ListKeySlotsRequest {
+  return { name: "" };
+}
+
+export const ListKeySlotsRequest: MessageFns<ListKeySlotsRequest> = {
+  encode(message: ListKeySlotsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListKeySlotsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListKeySlotsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListKeySlotsRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ListKeySlotsRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListKeySlotsRequest>): ListKeySlotsRequest {
+    return ListKeySlotsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListKeySlotsRequest>): ListKeySlotsRequest {
+    const message = createBaseListKeySlotsRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseListKeySlotsResponse(): ListKeySlotsResponse {
+  return { keySlots: [] };
+}
+
+export const ListKeySlotsResponse: MessageFns<ListKeySlotsResponse> = {
+  encode(message: ListKeySlotsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.keySlots) {
+      KeySlot.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListKeySlotsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListKeySlotsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.keySlots.push(KeySlot.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListKeySlotsResponse {
+    return {
+      keySlots: globalThis.Array.isArray(object?.keySlots)
+        ? object.keySlots.map((e: any) => KeySlot.fromJSON(e))
+        : globalThis.Array.isArray(object?.key_slots)
+        ? object.key_slots.map((e: any) => KeySlot.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListKeySlotsResponse): unknown {
+    const obj: any = {};
+    if (message.keySlots?.length) {
+      obj.keySlots = message.keySlots.map((e) => KeySlot.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListKeySlotsResponse>): ListKeySlotsResponse {
+    return ListKeySlotsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListKeySlotsResponse>): ListKeySlotsResponse {
+    const message = createBaseListKeySlotsResponse();
+    message.keySlots = object.keySlots?.map((e) => KeySlot.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAddKeySlotRequest(): AddKeySlotRequest {
+  return { name: "", passphraseFile: "", label: "" };
+}
+
+export const AddKeySlotRequest: MessageFns<AddKeySlotRequest> = {
+  encode(message: AddKeySlotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.passphraseFile !== "") {
+      writer.uint32(18).string(message.passphraseFile);
+    }
+    if (message.label !== "") {
+      writer.uint32(26).string(message.label);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddKeySlotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddKeySlotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.passphraseFile = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.label = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddKeySlotRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      passphraseFile: isSet(object.passphraseFile)
+        ? globalThis.String(object.passphraseFile)
+        : isSet(object.passphrase_file)
+        ? globalThis.String(object.passphrase_file)
+        : "",
+      label: isSet(object.label) ? globalThis.String(object.label) : "",
+    };
+  },
+
+  toJSON(message: AddKeySlotRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.passphraseFile !== "") {
+      obj.passphraseFile = message.passphraseFile;
+    }
+    if (message.label !== "") {
+      obj.label = message.label;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AddKeySlotRequest>): AddKeySlotRequest {
+    return AddKeySlotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddKeySlotRequest>): AddKeySlotRequest {
+    const message = createBaseAddKeySlotRequest();
+    message.name = object.name ?? "";
+    message.passphraseFile = object.passphraseFile ?? "";
+    message.label = object.label ?? "";
+    return message;
+  },
+};
+
+function createBaseAddKeySlotResponse(): AddKeySlotResponse {
+  return { keySlot: undefined, recoveryKey: "" };
+}
+
+export const AddKeySlotResponse: MessageFns<AddKeySlotResponse> = {
+  encode(message: AddKeySlotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.keySlot !== undefined) {
+      KeySlot.encode(message.keySlot, writer.uint32(10).fork()).join();
+    }
+    if (message.recoveryKey !== "") {
+      writer.uint32(18).string(message.recoveryKey);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddKeySlotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddKeySlotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.keySlot = KeySlot.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.recoveryKey = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddKeySlotResponse {
+    return {
+      keySlot: isSet(object.keySlot)
+        ? KeySlot.fromJSON(object.keySlot)
+        : isSet(object.key_slot)
+        ? KeySlot.fromJSON(object.key_slot)
+        : undefined,
+      recoveryKey: isSet(object.recoveryKey)
+        ? globalThis.String(object.recoveryKey)
+        : isSet(object.recovery_key)
+        ? globalThis.String(object.recovery_key)
+        : "",
+    };
+  },
+
+  toJSON(message: AddKeySlotResponse): unknown {
+    const obj: any = {};
+    if (message.keySlot !== undefined) {
+      obj.keySlot = KeySlot.toJSON(message.keySlot);
+    }
+    if (message.recoveryKey !== "") {
+      obj.recoveryKey = message.recoveryKey;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AddKeySlotResponse>): AddKeySlotResponse {
+    return AddKeySlotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddKeySlotResponse>): AddKeySlotResponse {
+    const message = createBaseAddKeySlotResponse();
+    message.keySlot = (object.keySlot !== undefined && object.keySlot !== null)
+      ? KeySlot.fromPartial(object.keySlot)
+      : undefined;
+    message.recoveryKey = object.recoveryKey ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveKeySlotRequest(): RemoveKeySlotRequest {
+  return { name: "", slotId: "" };
+}
+
+export const RemoveKeySlotRequest: MessageFns<RemoveKeySlotRequest> = {
+  encode(message: RemoveKeySlotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.slotId !== "") {
+      writer.uint32(18).string(message.slotId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveKeySlotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveKeySlotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.slotId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveKeySlotRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      slotId: isSet(object.slotId)
+        ? globalThis.String(object.slotId)
+        : isSet(object.slot_id)
+        ? globalThis.String(object.slot_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RemoveKeySlotRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.slotId !== "") {
+      obj.slotId = message.slotId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveKeySlotRequest>): RemoveKeySlotRequest {
+    return RemoveKeySlotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveKeySlotRequest>): RemoveKeySlotRequest {
+    const message = createBaseRemoveKeySlotRequest();
+    message.name = object.name ?? "";
+    message.slotId = object.slotId ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveKeySlotResponse(): RemoveKeySlotResponse {
+  return {};
+}
+
+export const RemoveKeySlotResponse: MessageFns<RemoveKeySlotResponse> = {
+  encode(_: RemoveKeySlotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveKeySlotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveKeySlotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RemoveKeySlotResponse {
+    return {};
+  },
+
+  toJSON(_: RemoveKeySlotResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveKeySlotResponse>): RemoveKeySlotResponse {
+    return RemoveKeySlotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<RemoveKeySlotResponse>): RemoveKeySlotResponse {
+    const message = createBaseRemoveKeySlotResponse();
     return message;
   },
 };
@@ -2230,7 +2983,7 @@ export const CatalogServiceService = {
   /**
    * Creates a repository in a folder, or takes one in that exists there already (adopt).
    * Errors: REPOSITORY_EXISTS, REPOSITORY_MISSING (adopt), REPOSITORY_READ_ONLY,
-   * REPOSITORY_DENIED, REPOSITORY_TOO_NEW, ALREADY_EXISTS.
+   * REPOSITORY_DENIED, REPOSITORY_TOO_NEW, ALREADY_EXISTS, KEY_MISSING, KEY_WRONG (adopt).
    */
   createRepository: {
     path: "/blockferry.catalog.v1.CatalogService/CreateRepository" as const,
@@ -2277,6 +3030,53 @@ export const CatalogServiceService = {
     responseSerialize: (value: DeleteRepositoryResponse): Buffer =>
       Buffer.from(DeleteRepositoryResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteRepositoryResponse => DeleteRepositoryResponse.decode(value),
+  },
+  /**
+   * Gives the mover a key of its own to an encrypted repository, so that it can read and write it.
+   * Idempotent. Errors: NOT_FOUND, KEY_WRONG, ARGUMENT_INVALID (not encrypted, or no good file).
+   */
+  unlockRepository: {
+    path: "/blockferry.catalog.v1.CatalogService/UnlockRepository" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UnlockRepositoryRequest): Buffer =>
+      Buffer.from(UnlockRepositoryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UnlockRepositoryRequest => UnlockRepositoryRequest.decode(value),
+    responseSerialize: (value: UnlockRepositoryResponse): Buffer =>
+      Buffer.from(UnlockRepositoryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UnlockRepositoryResponse => UnlockRepositoryResponse.decode(value),
+  },
+  /** Lists what opens a repository. Errors: NOT_FOUND, REPOSITORY_MISSING. */
+  listKeySlots: {
+    path: "/blockferry.catalog.v1.CatalogService/ListKeySlots" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListKeySlotsRequest): Buffer => Buffer.from(ListKeySlotsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListKeySlotsRequest => ListKeySlotsRequest.decode(value),
+    responseSerialize: (value: ListKeySlotsResponse): Buffer =>
+      Buffer.from(ListKeySlotsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListKeySlotsResponse => ListKeySlotsResponse.decode(value),
+  },
+  /** Adds a passphrase or a recovery key. Errors: NOT_FOUND, KEY_MISSING, ARGUMENT_INVALID. */
+  addKeySlot: {
+    path: "/blockferry.catalog.v1.CatalogService/AddKeySlot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AddKeySlotRequest): Buffer => Buffer.from(AddKeySlotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AddKeySlotRequest => AddKeySlotRequest.decode(value),
+    responseSerialize: (value: AddKeySlotResponse): Buffer => Buffer.from(AddKeySlotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AddKeySlotResponse => AddKeySlotResponse.decode(value),
+  },
+  /** Removes what opens a repository. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
+  removeKeySlot: {
+    path: "/blockferry.catalog.v1.CatalogService/RemoveKeySlot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveKeySlotRequest): Buffer => Buffer.from(RemoveKeySlotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveKeySlotRequest => RemoveKeySlotRequest.decode(value),
+    responseSerialize: (value: RemoveKeySlotResponse): Buffer =>
+      Buffer.from(RemoveKeySlotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveKeySlotResponse => RemoveKeySlotResponse.decode(value),
   },
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
   recordBackup: {
@@ -2342,7 +3142,7 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   /**
    * Creates a repository in a folder, or takes one in that exists there already (adopt).
    * Errors: REPOSITORY_EXISTS, REPOSITORY_MISSING (adopt), REPOSITORY_READ_ONLY,
-   * REPOSITORY_DENIED, REPOSITORY_TOO_NEW, ALREADY_EXISTS.
+   * REPOSITORY_DENIED, REPOSITORY_TOO_NEW, ALREADY_EXISTS, KEY_MISSING, KEY_WRONG (adopt).
    */
   createRepository: handleUnaryCall<CreateRepositoryRequest, CreateRepositoryResponse>;
   /** Reads one repository's entry. Errors: NOT_FOUND. */
@@ -2351,6 +3151,17 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   listRepositories: handleUnaryCall<ListRepositoriesRequest, ListRepositoriesResponse>;
   /** Forgets a repository; its folder stays as it is. Errors: NOT_FOUND. */
   deleteRepository: handleUnaryCall<DeleteRepositoryRequest, DeleteRepositoryResponse>;
+  /**
+   * Gives the mover a key of its own to an encrypted repository, so that it can read and write it.
+   * Idempotent. Errors: NOT_FOUND, KEY_WRONG, ARGUMENT_INVALID (not encrypted, or no good file).
+   */
+  unlockRepository: handleUnaryCall<UnlockRepositoryRequest, UnlockRepositoryResponse>;
+  /** Lists what opens a repository. Errors: NOT_FOUND, REPOSITORY_MISSING. */
+  listKeySlots: handleUnaryCall<ListKeySlotsRequest, ListKeySlotsResponse>;
+  /** Adds a passphrase or a recovery key. Errors: NOT_FOUND, KEY_MISSING, ARGUMENT_INVALID. */
+  addKeySlot: handleUnaryCall<AddKeySlotRequest, AddKeySlotResponse>;
+  /** Removes what opens a repository. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
+  removeKeySlot: handleUnaryCall<RemoveKeySlotRequest, RemoveKeySlotResponse>;
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
   recordBackup: handleUnaryCall<RecordBackupRequest, RecordBackupResponse>;
   /** Reads one backup. Errors: BACKUP_NOT_FOUND. */
@@ -2370,7 +3181,7 @@ export interface CatalogServiceClient extends Client {
   /**
    * Creates a repository in a folder, or takes one in that exists there already (adopt).
    * Errors: REPOSITORY_EXISTS, REPOSITORY_MISSING (adopt), REPOSITORY_READ_ONLY,
-   * REPOSITORY_DENIED, REPOSITORY_TOO_NEW, ALREADY_EXISTS.
+   * REPOSITORY_DENIED, REPOSITORY_TOO_NEW, ALREADY_EXISTS, KEY_MISSING, KEY_WRONG (adopt).
    */
   createRepository(
     request: CreateRepositoryRequest,
@@ -2434,6 +3245,73 @@ export interface CatalogServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives the mover a key of its own to an encrypted repository, so that it can read and write it.
+   * Idempotent. Errors: NOT_FOUND, KEY_WRONG, ARGUMENT_INVALID (not encrypted, or no good file).
+   */
+  unlockRepository(
+    request: UnlockRepositoryRequest,
+    callback: (error: ServiceError | null, response: UnlockRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  unlockRepository(
+    request: UnlockRepositoryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UnlockRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  unlockRepository(
+    request: UnlockRepositoryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UnlockRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists what opens a repository. Errors: NOT_FOUND, REPOSITORY_MISSING. */
+  listKeySlots(
+    request: ListKeySlotsRequest,
+    callback: (error: ServiceError | null, response: ListKeySlotsResponse) => void,
+  ): ClientUnaryCall;
+  listKeySlots(
+    request: ListKeySlotsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListKeySlotsResponse) => void,
+  ): ClientUnaryCall;
+  listKeySlots(
+    request: ListKeySlotsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListKeySlotsResponse) => void,
+  ): ClientUnaryCall;
+  /** Adds a passphrase or a recovery key. Errors: NOT_FOUND, KEY_MISSING, ARGUMENT_INVALID. */
+  addKeySlot(
+    request: AddKeySlotRequest,
+    callback: (error: ServiceError | null, response: AddKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  addKeySlot(
+    request: AddKeySlotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AddKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  addKeySlot(
+    request: AddKeySlotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AddKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  /** Removes what opens a repository. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
+  removeKeySlot(
+    request: RemoveKeySlotRequest,
+    callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  removeKeySlot(
+    request: RemoveKeySlotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  removeKeySlot(
+    request: RemoveKeySlotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
   ): ClientUnaryCall;
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
   recordBackup(

@@ -22,6 +22,7 @@ import {
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Backup, DecisionNote } from "../../catalog/v1/backup.ts";
+import { KeySlot } from "../../catalog/v1/key_slot.ts";
 import { Point } from "../../snapshot/v1/snapshot_service.ts";
 
 export const protobufPackage = "blockferry.move.v1";
@@ -318,18 +319,85 @@ export interface RepositoryInfo {
   packCount: bigint;
   /** Number of chunks, map nodes included. */
   chunkCount: bigint;
+  /** Whether it takes a secret to read it. */
+  encrypted: boolean;
 }
 
 /** Request of CreateRepository. */
 export interface CreateRepositoryRequest {
   /** Absolute path. */
   folder: string;
+  /**
+   * Absolute path of a file whose first line is a passphrase or a recovery key, readable by its owner
+   * alone. Makes an encrypted repository; empty makes one in clear.
+   */
+  passphraseFile: string;
 }
 
 /** Response of CreateRepository. */
 export interface CreateRepositoryResponse {
   /** The repository. */
-  repository?: RepositoryInfo | undefined;
+  repository?:
+    | RepositoryInfo
+    | undefined;
+  /** A new secret that opens it, to be written down; empty for one in clear. It is told only here. */
+  recoveryKey: string;
+}
+
+/** Request of UnlockRepository. */
+export interface UnlockRepositoryRequest {
+  /** Absolute path. */
+  folder: string;
+  /** As in CreateRepositoryRequest. */
+  passphraseFile: string;
+}
+
+/** Response of UnlockRepository. */
+export interface UnlockRepositoryResponse {
+}
+
+/** Request of ListKeySlots. */
+export interface ListKeySlotsRequest {
+  /** Absolute path. */
+  folder: string;
+}
+
+/** Response of ListKeySlots. */
+export interface ListKeySlotsResponse {
+  /** All of them; none for a repository in clear. */
+  keySlots: KeySlot[];
+}
+
+/** Request of AddKeySlot. */
+export interface AddKeySlotRequest {
+  /** Absolute path. */
+  folder: string;
+  /** As in CreateRepositoryRequest; empty draws a new recovery key. */
+  passphraseFile: string;
+  /** At most 200 bytes, kept in clear. */
+  label: string;
+}
+
+/** Response of AddKeySlot. */
+export interface AddKeySlotResponse {
+  /** The new slot. */
+  keySlot?:
+    | KeySlot
+    | undefined;
+  /** The recovery key that was drawn, else empty. It is told only here. */
+  recoveryKey: string;
+}
+
+/** Request of RemoveKeySlot. */
+export interface RemoveKeySlotRequest {
+  /** Absolute path. */
+  folder: string;
+  /** 16 hex digits. */
+  slotId: string;
+}
+
+/** Response of RemoveKeySlot. */
+export interface RemoveKeySlotResponse {
 }
 
 /** Request of InspectRepository. */
@@ -1437,6 +1505,7 @@ function createBaseRepositoryInfo(): RepositoryInfo {
     storedBytes: 0n,
     packCount: 0n,
     chunkCount: 0n,
+    encrypted: false,
   };
 }
 
@@ -1471,6 +1540,9 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
         throw new globalThis.Error("value provided for field message.chunkCount of type int64 too large");
       }
       writer.uint32(56).int64(message.chunkCount);
+    }
+    if (message.encrypted !== false) {
+      writer.uint32(64).bool(message.encrypted);
     }
     return writer;
   },
@@ -1544,6 +1616,14 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
             message.chunkCount = reader.int64() as bigint;
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.encrypted = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1589,6 +1669,7 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
         : isSet(object.chunk_count)
         ? BigInt(object.chunk_count)
         : 0n,
+      encrypted: isSet(object.encrypted) ? globalThis.Boolean(object.encrypted) : false,
     };
   },
 
@@ -1615,6 +1696,9 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
     if (message.chunkCount !== 0n) {
       obj.chunkCount = message.chunkCount.toString();
     }
+    if (message.encrypted !== false) {
+      obj.encrypted = message.encrypted;
+    }
     return obj;
   },
 
@@ -1634,18 +1718,22 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
     message.chunkCount = (object.chunkCount !== undefined && object.chunkCount !== null)
       ? BigInt(object.chunkCount)
       : 0n;
+    message.encrypted = object.encrypted ?? false;
     return message;
   },
 };
 
 function createBaseCreateRepositoryRequest(): CreateRepositoryRequest {
-  return { folder: "" };
+  return { folder: "", passphraseFile: "" };
 }
 
 export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
   encode(message: CreateRepositoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.folder !== "") {
       writer.uint32(10).string(message.folder);
+    }
+    if (message.passphraseFile !== "") {
+      writer.uint32(18).string(message.passphraseFile);
     }
     return writer;
   },
@@ -1671,6 +1759,14 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
             message.folder = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.passphraseFile = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1684,13 +1780,23 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
   },
 
   fromJSON(object: any): CreateRepositoryRequest {
-    return { folder: isSet(object.folder) ? globalThis.String(object.folder) : "" };
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      passphraseFile: isSet(object.passphraseFile)
+        ? globalThis.String(object.passphraseFile)
+        : isSet(object.passphrase_file)
+        ? globalThis.String(object.passphrase_file)
+        : "",
+    };
   },
 
   toJSON(message: CreateRepositoryRequest): unknown {
     const obj: any = {};
     if (message.folder !== "") {
       obj.folder = message.folder;
+    }
+    if (message.passphraseFile !== "") {
+      obj.passphraseFile = message.passphraseFile;
     }
     return obj;
   },
@@ -1701,18 +1807,22 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
   fromPartial(object: DeepPartial<CreateRepositoryRequest>): CreateRepositoryRequest {
     const message = createBaseCreateRepositoryRequest();
     message.folder = object.folder ?? "";
+    message.passphraseFile = object.passphraseFile ?? "";
     return message;
   },
 };
 
 function createBaseCreateRepositoryResponse(): CreateRepositoryResponse {
-  return { repository: undefined };
+  return { repository: undefined, recoveryKey: "" };
 }
 
 export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
   encode(message: CreateRepositoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.repository !== undefined) {
       RepositoryInfo.encode(message.repository, writer.uint32(10).fork()).join();
+    }
+    if (message.recoveryKey !== "") {
+      writer.uint32(18).string(message.recoveryKey);
     }
     return writer;
   },
@@ -1738,6 +1848,14 @@ export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
             message.repository = RepositoryInfo.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.recoveryKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1751,13 +1869,23 @@ export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
   },
 
   fromJSON(object: any): CreateRepositoryResponse {
-    return { repository: isSet(object.repository) ? RepositoryInfo.fromJSON(object.repository) : undefined };
+    return {
+      repository: isSet(object.repository) ? RepositoryInfo.fromJSON(object.repository) : undefined,
+      recoveryKey: isSet(object.recoveryKey)
+        ? globalThis.String(object.recoveryKey)
+        : isSet(object.recovery_key)
+        ? globalThis.String(object.recovery_key)
+        : "",
+    };
   },
 
   toJSON(message: CreateRepositoryResponse): unknown {
     const obj: any = {};
     if (message.repository !== undefined) {
       obj.repository = RepositoryInfo.toJSON(message.repository);
+    }
+    if (message.recoveryKey !== "") {
+      obj.recoveryKey = message.recoveryKey;
     }
     return obj;
   },
@@ -1770,6 +1898,629 @@ export const CreateRepositoryResponse: MessageFns<CreateRepositoryResponse> = {
     message.repository = (object.repository !== undefined && object.repository !== null)
       ? RepositoryInfo.fromPartial(object.repository)
       : undefined;
+    message.recoveryKey = object.recoveryKey ?? "";
+    return message;
+  },
+};
+
+function createBaseUnlockRepositoryRequest(): UnlockRepositoryRequest {
+  return { folder: "", passphraseFile: "" };
+}
+
+export const UnlockRepositoryRequest: MessageFns<UnlockRepositoryRequest> = {
+  encode(message: UnlockRepositoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.passphraseFile !== "") {
+      writer.uint32(18).string(message.passphraseFile);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnlockRepositoryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnlockRepositoryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.passphraseFile = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UnlockRepositoryRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      passphraseFile: isSet(object.passphraseFile)
+        ? globalThis.String(object.passphraseFile)
+        : isSet(object.passphrase_file)
+        ? globalThis.String(object.passphrase_file)
+        : "",
+    };
+  },
+
+  toJSON(message: UnlockRepositoryRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.passphraseFile !== "") {
+      obj.passphraseFile = message.passphraseFile;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UnlockRepositoryRequest>): UnlockRepositoryRequest {
+    return UnlockRepositoryRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UnlockRepositoryRequest>): UnlockRepositoryRequest {
+    const message = createBaseUnlockRepositoryRequest();
+    message.folder = object.folder ?? "";
+    message.passphraseFile = object.passphraseFile ?? "";
+    return message;
+  },
+};
+
+function createBaseUnlockRepositoryResponse(): UnlockRepositoryResponse {
+  return {};
+}
+
+export const UnlockRepositoryResponse: MessageFns<UnlockRepositoryResponse> = {
+  encode(_: UnlockRepositoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnlockRepositoryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnlockRepositoryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): UnlockRepositoryResponse {
+    return {};
+  },
+
+  toJSON(_: UnlockRepositoryResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<UnlockRepositoryResponse>): UnlockRepositoryResponse {
+    return UnlockRepositoryResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<UnlockRepositoryResponse>): UnlockRepositoryResponse {
+    const message = createBaseUnlockRepositoryResponse();
+    return message;
+  },
+};
+
+function createBaseListKeySlotsRequest(): ListKeySlotsRequest {
+  return { folder: "" };
+}
+
+export const ListKeySlotsRequest: MessageFns<ListKeySlotsRequest> = {
+  encode(message: ListKeySlotsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListKeySlotsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListKeySlotsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListKeySlotsRequest {
+    return { folder: isSet(object.folder) ? globalThis.String(object.folder) : "" };
+  },
+
+  toJSON(message: ListKeySlotsRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListKeySlotsRequest>): ListKeySlotsRequest {
+    return ListKeySlotsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListKeySlotsRequest>): ListKeySlotsRequest {
+    const message = createBaseListKeySlotsRequest();
+    message.folder = object.folder ?? "";
+    return message;
+  },
+};
+
+function createBaseListKeySlotsResponse(): ListKeySlotsResponse {
+  return { keySlots: [] };
+}
+
+export const ListKeySlotsResponse: MessageFns<ListKeySlotsResponse> = {
+  encode(message: ListKeySlotsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.keySlots) {
+      KeySlot.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListKeySlotsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListKeySlotsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.keySlots.push(KeySlot.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListKeySlotsResponse {
+    return {
+      keySlots: globalThis.Array.isArray(object?.keySlots)
+        ? object.keySlots.map((e: any) => KeySlot.fromJSON(e))
+        : globalThis.Array.isArray(object?.key_slots)
+        ? object.key_slots.map((e: any) => KeySlot.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListKeySlotsResponse): unknown {
+    const obj: any = {};
+    if (message.keySlots?.length) {
+      obj.keySlots = message.keySlots.map((e) => KeySlot.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListKeySlotsResponse>): ListKeySlotsResponse {
+    return ListKeySlotsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListKeySlotsResponse>): ListKeySlotsResponse {
+    const message = createBaseListKeySlotsResponse();
+    message.keySlots = object.keySlots?.map((e) => KeySlot.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAddKeySlotRequest(): AddKeySlotRequest {
+  return { folder: "", passphraseFile: "", label: "" };
+}
+
+export const AddKeySlotRequest: MessageFns<AddKeySlotRequest> = {
+  encode(message: AddKeySlotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.passphraseFile !== "") {
+      writer.uint32(18).string(message.passphraseFile);
+    }
+    if (message.label !== "") {
+      writer.uint32(26).string(message.label);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddKeySlotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddKeySlotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.passphraseFile = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.label = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddKeySlotRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      passphraseFile: isSet(object.passphraseFile)
+        ? globalThis.String(object.passphraseFile)
+        : isSet(object.passphrase_file)
+        ? globalThis.String(object.passphrase_file)
+        : "",
+      label: isSet(object.label) ? globalThis.String(object.label) : "",
+    };
+  },
+
+  toJSON(message: AddKeySlotRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.passphraseFile !== "") {
+      obj.passphraseFile = message.passphraseFile;
+    }
+    if (message.label !== "") {
+      obj.label = message.label;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AddKeySlotRequest>): AddKeySlotRequest {
+    return AddKeySlotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddKeySlotRequest>): AddKeySlotRequest {
+    const message = createBaseAddKeySlotRequest();
+    message.folder = object.folder ?? "";
+    message.passphraseFile = object.passphraseFile ?? "";
+    message.label = object.label ?? "";
+    return message;
+  },
+};
+
+function createBaseAddKeySlotResponse(): AddKeySlotResponse {
+  return { keySlot: undefined, recoveryKey: "" };
+}
+
+export const AddKeySlotResponse: MessageFns<AddKeySlotResponse> = {
+  encode(message: AddKeySlotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.keySlot !== undefined) {
+      KeySlot.encode(message.keySlot, writer.uint32(10).fork()).join();
+    }
+    if (message.recoveryKey !== "") {
+      writer.uint32(18).string(message.recoveryKey);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddKeySlotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddKeySlotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.keySlot = KeySlot.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.recoveryKey = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddKeySlotResponse {
+    return {
+      keySlot: isSet(object.keySlot)
+        ? KeySlot.fromJSON(object.keySlot)
+        : isSet(object.key_slot)
+        ? KeySlot.fromJSON(object.key_slot)
+        : undefined,
+      recoveryKey: isSet(object.recoveryKey)
+        ? globalThis.String(object.recoveryKey)
+        : isSet(object.recovery_key)
+        ? globalThis.String(object.recovery_key)
+        : "",
+    };
+  },
+
+  toJSON(message: AddKeySlotResponse): unknown {
+    const obj: any = {};
+    if (message.keySlot !== undefined) {
+      obj.keySlot = KeySlot.toJSON(message.keySlot);
+    }
+    if (message.recoveryKey !== "") {
+      obj.recoveryKey = message.recoveryKey;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AddKeySlotResponse>): AddKeySlotResponse {
+    return AddKeySlotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddKeySlotResponse>): AddKeySlotResponse {
+    const message = createBaseAddKeySlotResponse();
+    message.keySlot = (object.keySlot !== undefined && object.keySlot !== null)
+      ? KeySlot.fromPartial(object.keySlot)
+      : undefined;
+    message.recoveryKey = object.recoveryKey ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveKeySlotRequest(): RemoveKeySlotRequest {
+  return { folder: "", slotId: "" };
+}
+
+export const RemoveKeySlotRequest: MessageFns<RemoveKeySlotRequest> = {
+  encode(message: RemoveKeySlotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.slotId !== "") {
+      writer.uint32(18).string(message.slotId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveKeySlotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveKeySlotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.slotId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveKeySlotRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      slotId: isSet(object.slotId)
+        ? globalThis.String(object.slotId)
+        : isSet(object.slot_id)
+        ? globalThis.String(object.slot_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RemoveKeySlotRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.slotId !== "") {
+      obj.slotId = message.slotId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveKeySlotRequest>): RemoveKeySlotRequest {
+    return RemoveKeySlotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveKeySlotRequest>): RemoveKeySlotRequest {
+    const message = createBaseRemoveKeySlotRequest();
+    message.folder = object.folder ?? "";
+    message.slotId = object.slotId ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveKeySlotResponse(): RemoveKeySlotResponse {
+  return {};
+}
+
+export const RemoveKeySlotResponse: MessageFns<RemoveKeySlotResponse> = {
+  encode(_: RemoveKeySlotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveKeySlotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveKeySlotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RemoveKeySlotResponse {
+    return {};
+  },
+
+  toJSON(_: RemoveKeySlotResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveKeySlotResponse>): RemoveKeySlotResponse {
+    return RemoveKeySlotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<RemoveKeySlotResponse>): RemoveKeySlotResponse {
+    const message = createBaseRemoveKeySlotResponse();
     return message;
   },
 };
@@ -4023,6 +4774,53 @@ export const MoveServiceService = {
       Buffer.from(InspectRepositoryResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): InspectRepositoryResponse => InspectRepositoryResponse.decode(value),
   },
+  /**
+   * Gives this mover a key of its own to an encrypted repository; every later call uses it.
+   * Idempotent. Errors: KEY_WRONG, ARGUMENT_INVALID (not encrypted, or no good file).
+   */
+  unlockRepository: {
+    path: "/blockferry.move.v1.MoveService/UnlockRepository" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UnlockRepositoryRequest): Buffer =>
+      Buffer.from(UnlockRepositoryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UnlockRepositoryRequest => UnlockRepositoryRequest.decode(value),
+    responseSerialize: (value: UnlockRepositoryResponse): Buffer =>
+      Buffer.from(UnlockRepositoryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UnlockRepositoryResponse => UnlockRepositoryResponse.decode(value),
+  },
+  /** Lists what opens the repository. Errors: REPOSITORY_MISSING. */
+  listKeySlots: {
+    path: "/blockferry.move.v1.MoveService/ListKeySlots" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListKeySlotsRequest): Buffer => Buffer.from(ListKeySlotsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListKeySlotsRequest => ListKeySlotsRequest.decode(value),
+    responseSerialize: (value: ListKeySlotsResponse): Buffer =>
+      Buffer.from(ListKeySlotsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListKeySlotsResponse => ListKeySlotsResponse.decode(value),
+  },
+  /** Adds a secret. Errors: KEY_MISSING, KEY_WRONG, ARGUMENT_INVALID. */
+  addKeySlot: {
+    path: "/blockferry.move.v1.MoveService/AddKeySlot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AddKeySlotRequest): Buffer => Buffer.from(AddKeySlotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AddKeySlotRequest => AddKeySlotRequest.decode(value),
+    responseSerialize: (value: AddKeySlotResponse): Buffer => Buffer.from(AddKeySlotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AddKeySlotResponse => AddKeySlotResponse.decode(value),
+  },
+  /** Removes a secret. What is open stays open. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
+  removeKeySlot: {
+    path: "/blockferry.move.v1.MoveService/RemoveKeySlot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveKeySlotRequest): Buffer => Buffer.from(RemoveKeySlotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveKeySlotRequest => RemoveKeySlotRequest.decode(value),
+    responseSerialize: (value: RemoveKeySlotResponse): Buffer =>
+      Buffer.from(RemoveKeySlotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveKeySlotResponse => RemoveKeySlotResponse.decode(value),
+  },
   /** Draws the next incarnation of fencing tokens by exclusive create. */
   drawIncarnation: {
     path: "/blockferry.move.v1.MoveService/DrawIncarnation" as const,
@@ -4137,6 +4935,17 @@ export interface MoveServiceServer extends UntypedServiceImplementation {
   createRepository: handleUnaryCall<CreateRepositoryRequest, CreateRepositoryResponse>;
   /** Says what a folder holds. Errors: REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DENIED. */
   inspectRepository: handleUnaryCall<InspectRepositoryRequest, InspectRepositoryResponse>;
+  /**
+   * Gives this mover a key of its own to an encrypted repository; every later call uses it.
+   * Idempotent. Errors: KEY_WRONG, ARGUMENT_INVALID (not encrypted, or no good file).
+   */
+  unlockRepository: handleUnaryCall<UnlockRepositoryRequest, UnlockRepositoryResponse>;
+  /** Lists what opens the repository. Errors: REPOSITORY_MISSING. */
+  listKeySlots: handleUnaryCall<ListKeySlotsRequest, ListKeySlotsResponse>;
+  /** Adds a secret. Errors: KEY_MISSING, KEY_WRONG, ARGUMENT_INVALID. */
+  addKeySlot: handleUnaryCall<AddKeySlotRequest, AddKeySlotResponse>;
+  /** Removes a secret. What is open stays open. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
+  removeKeySlot: handleUnaryCall<RemoveKeySlotRequest, RemoveKeySlotResponse>;
   /** Draws the next incarnation of fencing tokens by exclusive create. */
   drawIncarnation: handleUnaryCall<DrawIncarnationRequest, DrawIncarnationResponse>;
   /** Reads manifests, oldest first within a VM. The repository is the truth about what is committed. */
@@ -4199,6 +5008,73 @@ export interface MoveServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: InspectRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives this mover a key of its own to an encrypted repository; every later call uses it.
+   * Idempotent. Errors: KEY_WRONG, ARGUMENT_INVALID (not encrypted, or no good file).
+   */
+  unlockRepository(
+    request: UnlockRepositoryRequest,
+    callback: (error: ServiceError | null, response: UnlockRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  unlockRepository(
+    request: UnlockRepositoryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UnlockRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  unlockRepository(
+    request: UnlockRepositoryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UnlockRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists what opens the repository. Errors: REPOSITORY_MISSING. */
+  listKeySlots(
+    request: ListKeySlotsRequest,
+    callback: (error: ServiceError | null, response: ListKeySlotsResponse) => void,
+  ): ClientUnaryCall;
+  listKeySlots(
+    request: ListKeySlotsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListKeySlotsResponse) => void,
+  ): ClientUnaryCall;
+  listKeySlots(
+    request: ListKeySlotsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListKeySlotsResponse) => void,
+  ): ClientUnaryCall;
+  /** Adds a secret. Errors: KEY_MISSING, KEY_WRONG, ARGUMENT_INVALID. */
+  addKeySlot(
+    request: AddKeySlotRequest,
+    callback: (error: ServiceError | null, response: AddKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  addKeySlot(
+    request: AddKeySlotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AddKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  addKeySlot(
+    request: AddKeySlotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AddKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  /** Removes a secret. What is open stays open. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
+  removeKeySlot(
+    request: RemoveKeySlotRequest,
+    callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  removeKeySlot(
+    request: RemoveKeySlotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  removeKeySlot(
+    request: RemoveKeySlotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
   ): ClientUnaryCall;
   /** Draws the next incarnation of fencing tokens by exclusive create. */
   drawIncarnation(
