@@ -106,7 +106,12 @@ Napi::Value StartListKeySlots(const Napi::CallbackInfo& info) {
   const Result<std::string> folder = TextOf(info[0], "folder");
   if (!folder.ok()) return Rejected(info.Env(), folder.status());
   return StartJob<std::vector<KeySlot>>(
-      info.Env(), [folder = *folder] { return ListKeySlots(SystemFiles(), folder); },
+      info.Env(),
+      [folder = *folder]() -> Result<std::vector<KeySlot>> {
+        ASSIGN_OR_RETURN(const RepositoryIdentity identity,
+                         Repository::ReadIdentity(SystemFiles(), folder));
+        return ListKeySlots(SystemFiles(), folder, identity.id);
+      },
       [](Napi::Env env, const std::vector<KeySlot>& slots) -> Napi::Value {
         Napi::Array list = Napi::Array::New(env, slots.size());
         for (uint32_t i = 0; i < slots.size(); ++i) list.Set(i, KeySlotObject(env, slots[i]));
@@ -153,7 +158,7 @@ Napi::Value StartRemoveKeySlot(const Napi::CallbackInfo& info) {
       [folder = *folder, secret = *secret, slot_id = *slot_id]() -> Result<Nothing> {
         RepositoryId id;
         RETURN_IF_ERROR(Unlock(folder, secret, &id));
-        RETURN_IF_ERROR(RemoveKeySlot(SystemFiles(), folder, slot_id));
+        RETURN_IF_ERROR(RemoveKeySlot(SystemFiles(), folder, id, slot_id));
         return Nothing();
       },
       BuildNothing);

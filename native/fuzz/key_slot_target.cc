@@ -54,7 +54,7 @@ void Run(Bytes input) {
     std::memcpy(bytes.data() + digested, digest.data(), sizeof(Digest));
   }
   OneSlot files(bytes);
-  const Result<std::vector<KeySlot>> slots = ListKeySlots(files, "/r");
+  const Result<std::vector<KeySlot>> slots = ListKeySlots(files, "/r", kRepository);
   assert(slots.ok());
   static_cast<void>(UnlockKeys(files, "/r", kRepository, TestSecret()).ok());
 }

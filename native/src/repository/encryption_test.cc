@@ -3,6 +3,7 @@
 
 #include <random>
 #include <string>
+#include <utility>
 
 #include "core/crash_files.h"
 #include "repository/key_slot_format.h"
@@ -43,12 +44,12 @@ class EncryptionTest : public ::testing::Test {
     return opened.ok() ? "" : opened.status().reason();
   }
 
-  RepositoryKeys Keys() {
-    return *UnlockKeys(files_, kFolder, repository_->info().repository_id, key_);
-  }
+  RepositoryId Id() { return repository_->info().repository_id; }
+
+  RepositoryKeys Keys() { return *UnlockKeys(files_, kFolder, Id(), key_); }
 
   Result<KeySlot> Add(const Secret& secret, const std::string& label = "") {
-    return AddKeySlot(files_, kFolder, repository_->info().repository_id, Keys(), secret, label);
+    return AddKeySlot(files_, kFolder, Id(), Keys(), secret, label);
   }
 
   // Block 0 is text that can be looked for, block 1 the same with a changed page, as a patch.
@@ -206,20 +207,46 @@ TEST_F(EncryptionTest, OpensWithEachOfItsSecretsAndNoOther) {
   // A key with the bytes of a passphrase is another secret.
   const Secret as_key = {Secret::Kind::kKey, first.bytes};
   EXPECT_EQ(OpenReason(&as_key), reason::kKeyWrong);
-  const std::vector<KeySlot> slots = *ListKeySlots(files_, kFolder);
+  const std::vector<KeySlot> slots = *ListKeySlots(files_, kFolder, Id());
   ASSERT_EQ(slots.size(), 2u);
   ASSERT_TRUE(Add(other).ok());
-  ASSERT_TRUE(RemoveKeySlot(files_, kFolder, slot->slot_id).ok());
+  ASSERT_TRUE(RemoveKeySlot(files_, kFolder, Id(), slot->slot_id).ok());
   EXPECT_EQ(OpenReason(&first), reason::kKeyWrong);
   EXPECT_EQ(OpenReason(&other), "");
-  EXPECT_TRUE(RemoveKeySlot(files_, kFolder, slot->slot_id).Is(reason::kNotFound));
+  EXPECT_TRUE(RemoveKeySlot(files_, kFolder, Id(), slot->slot_id).Is(reason::kNotFound));
 }
 
 TEST_F(EncryptionTest, KeepsItsLastSlot) {
-  const std::vector<KeySlot> slots = *ListKeySlots(files_, kFolder);
+  const std::vector<KeySlot> slots = *ListKeySlots(files_, kFolder, Id());
   ASSERT_EQ(slots.size(), 1u);
-  EXPECT_TRUE(RemoveKeySlot(files_, kFolder, slots[0].slot_id).Is(reason::kKeySlotLast));
+  EXPECT_TRUE(RemoveKeySlot(files_, kFolder, Id(), slots[0].slot_id).Is(reason::kKeySlotLast));
   EXPECT_EQ(OpenReason(&key_), "");
+}
+
+// Somebody else removes the other slot while this one is being removed.
+class RacingFiles : public CrashFiles {
+ public:
+  Status RenameNoReplace(const std::string& from, const std::string& to) override {
+    RETURN_IF_ERROR(CrashFiles::RenameNoReplace(from, to));
+    if (to.ends_with(key_slot_format::kRemovedKeySuffix) && !other.empty()) {
+      const std::string gone = std::exchange(other, "");
+      return CrashFiles::RenameNoReplace(gone, gone + "-removed");
+    }
+    return {};
+  }
+  std::string other;
+};
+
+TEST(KeySlots, AreNotAllRemovedByTwoAtOnce) {
+  RacingFiles files;
+  const Secret one = Key(1), two = Key(2);
+  const RepositoryId id = Repository::Create(files, kFolder, &one)->repository_id;
+  const std::string first = ListKeySlots(files, kFolder, id)->at(0).slot_id;
+  const RepositoryKeys keys = *UnlockKeys(files, kFolder, id, one);
+  const std::string second = AddKeySlot(files, kFolder, id, keys, two, "")->slot_id;
+  files.other = std::string(kFolder) + "/keys/" + second + key_slot_format::kKeySuffix;
+  EXPECT_TRUE(RemoveKeySlot(files, kFolder, id, first).Is(reason::kKeySlotLast));
+  EXPECT_TRUE(Repository::Open(files, kFolder, false, {}, &one).ok());
 }
 
 TEST_F(EncryptionTest, RefusesSecretsThatCannotBe) {
@@ -229,7 +256,7 @@ TEST_F(EncryptionTest, RefusesSecretsThatCannotBe) {
                   .status()
                   .Is(reason::kArgumentInvalid));
   EXPECT_TRUE(Add(Key(3), "line\nbreak").status().Is(reason::kArgumentInvalid));
-  EXPECT_EQ(ListKeySlots(files_, kFolder)->size(), 1u);
+  EXPECT_EQ(ListKeySlots(files_, kFolder, Id())->size(), 1u);
 }
 
 TEST_F(EncryptionTest, PassesOverSlotsThatAreDamagedOrOfAnotherRepository) {
@@ -247,6 +274,10 @@ TEST_F(EncryptionTest, PassesOverSlotsThatAreDamagedOrOfAnotherRepository) {
     ASSERT_TRUE(copy->Append(*other_files.Content(path)).ok());
   }
   EXPECT_EQ(OpenReason(&key_), "");
+  // It is no slot to fall back on, either.
+  const std::vector<KeySlot> slots = *ListKeySlots(files_, kFolder, Id());
+  ASSERT_EQ(slots.size(), 1u);
+  EXPECT_TRUE(RemoveKeySlot(files_, kFolder, Id(), slots[0].slot_id).Is(reason::kKeySlotLast));
   std::mt19937 random(3);
   for (int round = 0; round < 200; ++round) {
     ByteVector& slot = *files_.Content(own);

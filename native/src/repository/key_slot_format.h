@@ -25,6 +25,7 @@ inline constexpr char kKeyContext[] = "Blockferry v1 key slot";
 inline constexpr char kKeysFolder[] = "keys";
 inline constexpr char kKeySuffix[] = ".key";
 inline constexpr char kNewKeySuffix[] = ".key-new";
+inline constexpr char kRemovedKeySuffix[] = ".key-removed";
 
 }  // namespace blockferry::key_slot_format
 

@@ -103,9 +103,11 @@ Status CheckAdded(const Secret& added, const std::string& label) {
   return {};
 }
 
-// Calls `visit` with each slot; a missing folder has none. `bytes` live during the call.
+// Calls `visit` with each slot of the repository, whose bytes live during the call; a missing
+// folder has none.
 template <typename Visit>
-Status ForEachSlot(FileSystem& files, const std::string& folder, Visit visit) {
+Status ForEachSlot(FileSystem& files, const std::string& folder, const RepositoryId& repository,
+                   Visit visit) {
   Result<std::vector<FolderEntry>> entries = files.List(FolderOf(folder));
   if (entries.status().Is(reason::kNotFound)) return {};
   RETURN_IF_ERROR(entries);
@@ -119,26 +121,29 @@ Status ForEachSlot(FileSystem& files, const std::string& folder, Visit visit) {
     }
     RETURN_IF_ERROR(bytes);
     SlotFile file;
-    if (DecodeSlot(*bytes, &file) && file.slot.slot_id + kKeySuffix == entry.name) visit(file);
+    if (DecodeSlot(*bytes, &file) && file.repository == repository &&
+        file.slot.slot_id + kKeySuffix == entry.name) {
+      visit(file);
+    }
   }
   return {};
 }
 
 }  // namespace
 
-Result<std::vector<KeySlot>> ListKeySlots(FileSystem& files, const std::string& folder) {
+Result<std::vector<KeySlot>> ListKeySlots(FileSystem& files, const std::string& folder,
+                                          const RepositoryId& repository) {
   std::vector<KeySlot> slots;
-  RETURN_IF_ERROR(
-      ForEachSlot(files, folder, [&](const SlotFile& file) { slots.push_back(file.slot); }));
+  RETURN_IF_ERROR(ForEachSlot(files, folder, repository,
+                              [&](const SlotFile& file) { slots.push_back(file.slot); }));
   return slots;
 }
 
 Result<RepositoryKeys> UnlockKeys(FileSystem& files, const std::string& folder,
                                   const RepositoryId& repository, const Secret& secret) {
   std::optional<RepositoryKeys> keys;
-  RETURN_IF_ERROR(ForEachSlot(files, folder, [&](const SlotFile& file) {
-    if (keys || file.slot.kind != secret.kind || file.repository != repository) return;
-    keys = Unwrap(file, secret);
+  RETURN_IF_ERROR(ForEachSlot(files, folder, repository, [&](const SlotFile& file) {
+    if (!keys && file.slot.kind == secret.kind) keys = Unwrap(file, secret);
   }));
   if (keys) return *keys;
   const bool is_passphrase = secret.kind == Secret::Kind::kPassphrase;
@@ -195,8 +200,14 @@ Result<KeySlot> AddKeySlot(FileSystem& files, const std::string& folder,
   return file.slot;
 }
 
-Status RemoveKeySlot(FileSystem& files, const std::string& folder, const std::string& slot_id) {
-  ASSIGN_OR_RETURN(const std::vector<KeySlot> slots, ListKeySlots(files, folder));
+Status RemoveKeySlot(FileSystem& files, const std::string& folder, const RepositoryId& repository,
+                     const std::string& slot_id) {
+  const Status last(reason::kKeySlotLast,
+                    "remove key slot " + slot_id +
+                        ": it is the last one, without it nobody could read the backups; add "
+                        "another one first",
+                    {{"name", slot_id}});
+  ASSIGN_OR_RETURN(const std::vector<KeySlot> slots, ListKeySlots(files, folder, repository));
   const bool is_there = std::any_of(slots.begin(), slots.end(),
                                     [&](const KeySlot& slot) { return slot.slot_id == slot_id; });
   if (!is_there) {
@@ -205,14 +216,18 @@ Status RemoveKeySlot(FileSystem& files, const std::string& folder, const std::st
         "remove key slot " + slot_id + ": the repository has no such slot; list its slots",
         {{"name", slot_id}});
   }
-  if (slots.size() == 1) {
-    return Status(reason::kKeySlotLast,
-                  "remove key slot " + slot_id +
-                      ": it is the last one, without it nobody could read the backups; add another "
-                      "one first",
-                  {{"name", slot_id}});
+  if (slots.size() == 1) return last;
+  // Put aside first, then looked at what is left: whoever removes the others at the same time does
+  // the same, and at least one of us sees that there is nothing left.
+  const std::string path = FolderOf(folder) + "/" + slot_id;
+  RETURN_IF_ERROR(files.RenameNoReplace(path + kKeySuffix, path + kRemovedKeySuffix));
+  const Result<std::vector<KeySlot>> left = ListKeySlots(files, folder, repository);
+  if (!left.ok() || left->empty()) {
+    RETURN_IF_ERROR(files.RenameNoReplace(path + kRemovedKeySuffix, path + kKeySuffix));
+    RETURN_IF_ERROR(left);
+    return last;
   }
-  RETURN_IF_ERROR(files.Remove(FolderOf(folder) + "/" + slot_id + kKeySuffix));
+  RETURN_IF_ERROR(files.Remove(path + kRemovedKeySuffix));
   return files.SyncFolder(FolderOf(folder));
 }
 

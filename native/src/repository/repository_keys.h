@@ -31,8 +31,10 @@ struct KeySlot {
   std::string label;  // In clear, for people.
 };
 
-// The slots of the repository in `folder`. A file that is no slot is passed over.
-Result<std::vector<KeySlot>> ListKeySlots(FileSystem& files, const std::string& folder);
+// The slots of the repository in `folder`. A file that is none of them is passed over: a creation
+// that was cut off may have left one of another repository.
+Result<std::vector<KeySlot>> ListKeySlots(FileSystem& files, const std::string& folder,
+                                          const RepositoryId& repository);
 
 // Tries the slots of the secret's kind. KEY_WRONG when none opens.
 Result<RepositoryKeys> UnlockKeys(FileSystem& files, const std::string& folder,
@@ -43,8 +45,10 @@ Result<KeySlot> AddKeySlot(FileSystem& files, const std::string& folder,
                            const RepositoryId& repository, const RepositoryKeys& keys,
                            const Secret& added, const std::string& label);
 
-// KEY_SLOT_LAST for the only one, NOT_FOUND for one that is not there.
-Status RemoveKeySlot(FileSystem& files, const std::string& folder, const std::string& slot_id);
+// KEY_SLOT_LAST for the only one, NOT_FOUND for one that is not there. Of several that remove the
+// last ones at once none succeeds.
+Status RemoveKeySlot(FileSystem& files, const std::string& folder, const RepositoryId& repository,
+                     const std::string& slot_id);
 
 }  // namespace blockferry
 
