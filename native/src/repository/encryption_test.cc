@@ -38,10 +38,10 @@ class EncryptionTest : public ::testing::Test {
     repository_ = *Repository::Open(files_, kFolder, false, {}, &key_);
   }
 
-  std::string_view OpenReason(const Secret* secret) {
+  std::string OpenReason(const Secret* secret) {
     const Result<std::unique_ptr<Repository>> opened =
         Repository::Open(files_, kFolder, false, {}, secret);
-    return opened.ok() ? "" : opened.status().reason();
+    return opened.ok() ? "" : std::string(opened.status().reason());
   }
 
   RepositoryId Id() { return repository_->info().repository_id; }
