@@ -181,8 +181,12 @@ def read_secret(path):
     """kind and bytes of the secret in the first line of a file"""
     with open(path, "rb") as file:
         line = file.readline().rstrip(b"\r\n")
-    key = recovery_key(line.decode("utf-8", "replace"))
-    return (PASSPHRASE, line) if key is None else (KEY, key)
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Damage("%s is not UTF-8" % path) from None
+    key = recovery_key(text)
+    return (PASSPHRASE, text.encode()) if key is None else (KEY, key)
 
 
 def recovery_key(text):
@@ -190,7 +194,7 @@ def recovery_key(text):
     alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
     if not text.lower().startswith("bfkey-"):
         return None
-    letters = text[6:].upper().replace("-", "").translate(str.maketrans("OIL", "011"))
+    letters = "".join(text[6:].upper().replace("-", "").split()).translate(str.maketrans("OIL", "011"))
     if len(letters) != 56 or any(letter not in alphabet for letter in letters):
         return None
     number = functools.reduce(lambda sum, letter: sum << 5 | alphabet.index(letter), letters, 0)

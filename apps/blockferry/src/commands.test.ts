@@ -450,6 +450,8 @@ describe('what is set up', () => {
     answers.unlockRepository = () => ({})
     const listed = await doubles.run('repository', 'key', 'list', 'nightly')
     expect(listed.out).toContain('00000000000000aa  passphrase  for \\u{202e}Ada')
+    const json = await doubles.run('repository', 'key', 'list', 'nightly', '-o', 'json')
+    expect(JSON.parse(json.out)).toMatchObject([{ kind: 'passphrase' }, { kind: 'key' }])
     const added = await doubles.run('repository', 'key', 'add', 'nightly', '--label', 'safe')
     expect(requestOf('addKeySlot')).toEqual({
       ...{ name: 'repositories/nightly', passphraseFile: '', label: 'safe' },

@@ -109,6 +109,7 @@ describe('an encrypted repository', () => {
     const wrong = await secretFile('wrong', 'wrong horse')
     const refused = await failureOf(other.unlockRepository({ folder, passphraseFile: wrong }))
     expect(refused.reason).toBe('KEY_WRONG')
+    expect((await failureOf(other.inspectRepository({ folder }))).reason).toBe('KEY_MISSING')
     const passphraseFile = await secretFile('recovery', recoveryKey)
     await other.unlockRepository({ folder, passphraseFile })
     await other.unlockRepository({ folder, passphraseFile })

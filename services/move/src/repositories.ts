@@ -156,8 +156,10 @@ export class Repositories implements Disposable {
     }
   }
 
-  /** Our key first, then its slot: a slot without a key would open for nobody. */
+  /** Our key first, then its slot: a slot without a key would open for nobody. Errors: KEY_WRONG. */
   async #enrol(folder: string, repositoryId: string, secret: Secret): Promise<void> {
+    // Before anything is made: a key that opens nothing would say KEY_WRONG from then on.
+    ;(await this.#native.openRepository(folder, true, secret)).close()
     const own = await this.#ownKeys.make(repositoryId)
     if (await this.#opens(folder, own)) return
     await this.#native.addKeySlot(folder, secret, own, `installation on ${hostname()}`)

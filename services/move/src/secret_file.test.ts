@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process'
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { recoveryKeyText } from './recovery_key.ts'
 import { readSecretFile } from './secret_file.ts'
@@ -34,6 +36,15 @@ describe('a file with a secret', () => {
     })
   })
 
+  it('is refused when its bytes are no UTF-8', async () => {
+    await expect(secretOf(Buffer.from('passw\xf6rter', 'latin1'))).rejects.toThrow('not UTF-8')
+  })
+
+  it('is the same passphrase with a byte order mark', async () => {
+    const secret = await secretOf('\ufeffcorrect horse\r\n')
+    expect(secret.bytes).toEqual(Buffer.from('correct horse'))
+  })
+
   it('may hold a recovery key', async () => {
     const key = Buffer.alloc(32, 7)
     expect(await secretOf(`${recoveryKeyText(key)}\n`)).toEqual({ kind: 'key', bytes: key })
@@ -62,6 +73,8 @@ describe('a file with a secret', () => {
     }
     await mkdir(join(folder, 'folder'), { recursive: true })
     await expect(readSecretFile(join(folder, 'folder'))).rejects.toThrow('no regular file')
+    await promisify(execFile)('mkfifo', ['-m', '600', join(folder, 'pipe')])
+    await expect(readSecretFile(join(folder, 'pipe'))).rejects.toThrow('no regular file')
     await expect(readSecretFile(join(folder, 'missing'))).rejects.toThrow('ENOENT')
     await expect(readSecretFile('relative')).rejects.toThrow('absolute path')
   })

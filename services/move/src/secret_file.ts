@@ -1,5 +1,6 @@
 // Secrets come in files, never in arguments, messages or logs. No error here says anything of one but
 // where it was to be read.
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { argumentInvalid } from '@blockferry/errors'
 import type { Secret } from '@blockferry/native'
@@ -17,7 +18,7 @@ export async function readSecretFile(path: string): Promise<Secret> {
   const unfit = (advice: string) => argumentInvalid('passphrase_file', path, advice)
   if (!path.startsWith('/') || path.includes('\0')) throw unfit('give an absolute path')
   const text = await readSmallFile(path, unfit)
-  const [line = ''] = text.split(/\r?\n/, 1)
+  const line = (text.split('\n', 1)[0] ?? '').replace(/\r+$/, '')
   const key = parseRecoveryKey(line)
   if (key === 'mistyped')
     throw unfit('the recovery key in it is mistyped: its checksum does not fit')
@@ -32,7 +33,8 @@ export async function readSecretFile(path: string): Promise<Secret> {
 async function readSmallFile(path: string, unfit: (advice: string) => Error): Promise<string> {
   let file: Awaited<ReturnType<typeof open>>
   try {
-    file = await open(path, 'r')
+    // A pipe that nobody writes to must not keep a thread.
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (thrown) {
     throw unfit(`it cannot be read by the mover: ${(thrown as NodeJS.ErrnoException).code}`)
   }
@@ -41,8 +43,17 @@ async function readSmallFile(path: string, unfit: (advice: string) => Error): Pr
     if (!stat.isFile()) throw unfit('it is no regular file')
     if ((stat.mode & 0o077) !== 0) throw unfit('others can read it; chmod it to 0600')
     if (stat.size > fileSizeMax) throw unfit(`it has more than ${fileSizeMax} bytes`)
-    return await file.readFile('utf8')
+    return textOf(await file.readFile(), unfit)
   } finally {
     await file.close()
+  }
+}
+
+/** Bytes that are no UTF-8 would become others, which nobody else derives the same key from. */
+function textOf(bytes: Uint8Array, unfit: (advice: string) => Error): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw unfit('it is not UTF-8')
   }
 }

@@ -1,11 +1,11 @@
 import { resolve } from 'node:path'
 import { formatBytes, randomHex } from '@blockferry/core'
 import { argumentInvalid } from '@blockferry/errors'
-import { type catalog, keySlot } from '@blockferry/proto'
+import type { catalog, keySlot } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
-import { plainJson } from '../json.ts'
+import { keySlotJson, keySlotKindName, plainJson } from '../json.ts'
 import { fullName, lastPart } from '../resource_name.ts'
 import { safeText } from '../safe_text.ts'
 import { listed } from '../services.ts'
@@ -65,7 +65,7 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
       return { items: answer.repositories, nextPageToken: answer.nextPageToken }
     })
     const empty = 'No repositories. `blockferry repository create` makes one.'
-    printRows(context, items, columns, plainJson, empty)
+    printRows(context, items, columns, listedJson, empty)
   })
   const show = repository.command('show').description('show a repository').argument('<name>')
   examples(show, 'blockferry repository show nightly')
@@ -94,7 +94,7 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
   carryOut(list, outcome, async (context, _, name = '') => {
     const request = { name: fullName('repositories', name) }
     const { keySlots } = await context.services.catalog.listKeySlots(request)
-    printRows(context, keySlots, keyColumns, plainJson, 'None: the repository is not encrypted.')
+    printRows(context, keySlots, keyColumns, keySlotJson, 'None: the repository is not encrypted.')
   })
   const add = key
     .command('add')
@@ -110,10 +110,10 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
     })
     const { keySlot: slot, recoveryKey } = answer
     if (!slot) return
-    const json = { ...(plainJson(slot) as object), recovery_key: recoveryKey }
+    const json = { ...(keySlotJson(slot) as object), recovery_key: recoveryKey }
     printMade(context, slot.slotId, json, [
       ['slot', slot.slotId],
-      ['kind', kindText(slot)],
+      ['kind', keySlotKindName(slot)],
       ['label', slot.label],
       ...recoveryFields(recoveryKey),
     ])
@@ -131,7 +131,7 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
     const { keySlots } = await context.services.catalog.listKeySlots(request)
     const found = keySlots.find(({ slotId }) => slotId === slot)
     if (found && !options.yes) {
-      const what = `${kindText(found)} "${safeText(found.label)}"`
+      const what = `${keySlotKindName(found)} "${safeText(found.label)}"`
       throw argumentInvalid('yes', 'false', `this removes the ${what}; add --yes`)
     }
     await context.services.catalog.removeKeySlot({ ...request, slotId: slot })
@@ -147,9 +147,6 @@ interface SecretOptions {
 }
 
 const fileOf = ({ passphraseFile = '' }: SecretOptions): string => resolve(passphraseFile)
-
-const kindText = ({ kind }: keySlot.KeySlot): string =>
-  kind === keySlot.KeySlot_Kind.KEY ? 'key' : 'passphrase'
 
 const recoveryFields = (recoveryKey: string): Field[] =>
   recoveryKey === '' ? [] : [['recovery key', recoveryKey]]
@@ -197,9 +194,13 @@ function print(context: Context, repository: catalog.Repository, recoveryKey: st
   ])
 }
 
+/** Whether one is encrypted is only known of one that is looked at. */
+const listedJson = ({ encrypted: _, ...repository }: catalog.Repository): unknown =>
+  plainJson(repository)
+
 const keyColumns: Column<keySlot.KeySlot>[] = [
   { title: 'SLOT', cell: ({ slotId }) => slotId },
-  { title: 'KIND', cell: kindText },
+  { title: 'KIND', cell: keySlotKindName },
   { title: 'LABEL', cell: ({ label }) => label, shrinkTo: 12 },
 ]
 
