@@ -378,6 +378,17 @@ describe('an image that lies', () => {
       async (path) => truncate(path, (await stat(path)).size - 2 ** 20),
       /cut off|end/,
     ],
+    [
+      'a VHDX with a block of a state that there is not',
+      'dynamic VHDX',
+      async (path) => {
+        const image = await readFile(path)
+        let at = 2 * 2 ** 20
+        while (((image[at] ?? 0) & 7) !== 6) at += 8
+        await patch(path, at, Buffer.from([((image[at] ?? 0) & ~7) | 4]))
+      },
+      /a state that there is not/,
+    ],
     ['a VDI of 8 EiB', 'dynamic VDI', (path) => patch(path, 368, u64le(2n ** 62n)), /claims/],
     [
       'a VDI with a map of 16 GiB',
@@ -402,6 +413,12 @@ describe('an image that lies', () => {
       'qcow2',
       (path) => patch(path, 24, Buffer.from('4000000000000000', 'hex')),
       /claims/,
+    ],
+    [
+      'a qcow2 whose data file is cut off',
+      'qcow2 with a data file',
+      (path) => truncate(join(path, '../data.bin'), 2 ** 20),
+      /must hold/,
     ],
     [
       'a qcow2 whose clusters overlap',

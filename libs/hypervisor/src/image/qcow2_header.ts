@@ -33,7 +33,8 @@ export function probeQcow2(head: Buffer, fileSize: number): ImageProbe {
   if (version === 3 && head.readBigUInt64BE(72) & incompatibleExternalData) {
     const name = extensions.get(dataFileExtension)?.toString('utf8')
     if (!name) return unsupported('qcow2 whose external data file is not named in it')
-    parts.push({ name, holds: 'plain', sizeBytes: 0 })
+    // QEMU makes it as long as the disk, and reads zeroes behind the end of one that was cut off.
+    parts.push({ name, holds: 'plain', sizeBytes })
   }
   return readable('qcow2', sizeBytes, { backing, parts })
 }

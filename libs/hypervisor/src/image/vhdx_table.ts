@@ -4,6 +4,8 @@ import { type ReadTable, TableDamaged, tablePieces } from './block_table.ts'
 import { readVhdxLayout } from './vhdx_header.ts'
 
 const entryBytes = 8
+// 0 to 3 and 5 read as zeroes, 4 is none of the format's.
+const reservedState = 4
 const fullyPresent = 6
 const partlyPresent = 7
 const sectorsPerBitmap = 2 ** 23
@@ -25,7 +27,11 @@ export const readVhdxTable: ReadTable = async (file, sizeBytes, begin, signal) =
       const index = (at + entry) / entryBytes
       const inChunk = index % (chunkRatio + 1)
       const state = (piece[entry] ?? 0) & 7
-      if (inChunk === chunkRatio || state < fullyPresent) continue
+      if (inChunk === chunkRatio) continue
+      if (state === reservedState) {
+        throw new TableDamaged(`${file.path}: its block table has a state that there is not`)
+      }
+      if (state < fullyPresent) continue
       if (state === partlyPresent) {
         throw new TableDamaged(`${file.path}: its block table refers to a parent that it has not`)
       }
