@@ -8,17 +8,16 @@
 // VM's last backup: the blocks that differ from it are also counted, in pages of 4 KiB and in
 // blocks. One JSON line for each backup, and one for the restore of the first.
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
 
+#include "line.h"
 #include "repository/repository.h"
 #include "repository/session.h"
 #include "source/raw_source.h"
@@ -30,34 +29,6 @@
 
 namespace blockferry {
 namespace {
-
-[[noreturn]] void Fail(const Status& status) {
-  std::fprintf(stderr, "%s\n", status.message().c_str());
-  _exit(1);
-}
-
-template <typename T>
-T Take(Result<T> result) {
-  if (!result.ok()) Fail(result.status());
-  return *std::move(result);
-}
-
-struct Times {
-  double wall = 0;
-  double cpu = 0;
-
-  static Times Now() {
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& time) {
-      return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-    };
-    return {std::chrono::duration<double>(now).count(),
-            seconds(usage.ru_utime) + seconds(usage.ru_stime)};
-  }
-  Times Since(const Times& begin) const { return {wall - begin.wall, cpu - begin.cpu}; }
-};
 
 uint64_t BytesIn(const std::string& folder) {
   uint64_t size = 0;

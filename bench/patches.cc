@@ -7,11 +7,9 @@
 // four of five among a tenth of the disk, and backs it up over the day before. One JSON line for
 // each day and for the restores of the first and the last; the last one is compared.
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -19,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "line.h"
 #include "repository/repository.h"
 #include "repository/session.h"
 #include "source/raw_source.h"
@@ -32,34 +31,6 @@ namespace blockferry {
 namespace {
 
 constexpr double kChangedShare = 0.02;
-
-[[noreturn]] void Fail(const Status& status) {
-  std::fprintf(stderr, "%s\n", status.message().c_str());
-  _exit(1);
-}
-
-template <typename T>
-T Take(Result<T> result) {
-  if (!result.ok()) Fail(result.status());
-  return *std::move(result);
-}
-
-struct Times {
-  double wall = 0;
-  double cpu = 0;
-
-  static Times Now() {
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& time) {
-      return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-    };
-    return {std::chrono::duration<double>(now).count(),
-            seconds(usage.ru_utime) + seconds(usage.ru_stime)};
-  }
-  Times Since(const Times& begin) const { return {wall - begin.wall, cpu - begin.cpu}; }
-};
 
 // A disk that is backed up day after day.
 class Bench {
