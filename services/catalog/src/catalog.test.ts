@@ -52,7 +52,8 @@ async function startMover(): Promise<void> {
   const program = `
     import { moveConfig, startMove } from ${JSON.stringify(index)}
     await startMove(moveConfig({ address: ${JSON.stringify(moveAddress())},
-      runFolder: ${JSON.stringify(join(folder, 'run'))}, logLevel: 'silent' }))
+      runFolder: ${JSON.stringify(join(folder, 'run'))},
+      keyFolder: ${JSON.stringify(join(folder, 'keys'))}, logLevel: 'silent' }))
     console.log('ready')`
   moverProcess = spawn(
     process.execPath,
@@ -366,3 +367,60 @@ async function manifestOf(repository: string, backup: proto.Backup): Promise<str
   }
   throw new Error(`no manifest of ${id}`)
 }
+
+describe('an encrypted repository', () => {
+  const passphraseFile = () => join(folder, 'passphrase')
+
+  it('is created, forgotten and taken in again with its passphrase', async () => {
+    await writeFile(passphraseFile(), 'correct horse\n', { mode: 0o600 })
+    const request = {
+      ...{ repositoryId: 'secret', folder: join(folder, 'secret'), adopt: false },
+      ...{ requestId: 'once', passphraseFile: passphraseFile() },
+    }
+    const created = await calls.createRepository(request)
+    expect(created.repository?.encrypted).toBe(true)
+    expect(created.recoveryKey).toMatch(/^bfkey-/)
+    // The key is told once, the rest as before.
+    const again = await calls.createRepository(request)
+    expect(again).toMatchObject({ repository: { encrypted: true }, recoveryKey: '' })
+
+    const name = 'repositories/secret'
+    await calls.deleteRepository({ name })
+    // On another machine nothing is open, and no key is there.
+    const exited = once(moverProcess, 'exit')
+    if (moverProcess.kill('SIGTERM')) await exited
+    await rm(join(folder, 'keys'), { recursive: true })
+    await startMover()
+    await restart()
+    const adopt = { ...request, adopt: true, requestId: '' }
+    const closed = await failureOf(calls.createRepository({ ...adopt, passphraseFile: '' }))
+    expect(closed.reason).toBe('KEY_MISSING')
+    const adopted = await calls.createRepository(adopt)
+    expect(adopted).toMatchObject({ repository: { encrypted: true }, recoveryKey: '' })
+    const { repository } = await calls.getRepository({ name })
+    expect(repository?.encrypted).toBe(true)
+  })
+
+  it('gets and loses secrets by its name', async () => {
+    const name = 'repositories/secret'
+    const { keySlot, recoveryKey } = await calls.addKeySlot({
+      ...{ name, passphraseFile: '', label: 'safe' },
+    })
+    expect(recoveryKey).toMatch(/^bfkey-/)
+    const labels = async () =>
+      (await calls.listKeySlots({ name })).keySlots.map(({ label }) => label)
+    expect(await labels()).toContain('safe')
+    await calls.removeKeySlot({ name, slotId: keySlot?.slotId ?? '' })
+    expect(await labels()).not.toContain('safe')
+    await calls.unlockRepository({ name, passphraseFile: passphraseFile() })
+    const missing = await failureOf(calls.listKeySlots({ name: 'repositories/nobody' }))
+    expect(missing.reason).toBe('NOT_FOUND')
+    // Its own slot goes last of all but one; then nothing of the mover's opens it.
+    const { keySlots } = await calls.listKeySlots({ name })
+    const own = keySlots.filter(({ label }) => label.startsWith('installation'))
+    for (const { slotId } of own) await calls.removeKeySlot({ name, slotId }).catch(() => {})
+    expect(
+      (await failureOf(calls.addKeySlot({ name, passphraseFile: '', label: '' }))).reason,
+    ).toBe('KEY_WRONG')
+  })
+})

@@ -123,7 +123,12 @@ async function createRepository(
   checkRepositoryId(name)
   if (!folder.startsWith('/')) throw argumentInvalid('folder', folder, 'give an absolute path')
   const known = await store.findRepository(name)
-  if (known) return { repository: repeatedOrTaken(known, request), recoveryKey: '' }
+  if (known) {
+    checkRepeated(known, request)
+    const { repository: live } = await mover.inspectRepository({ folder }, { signal })
+    const repository = { ...describe(known), encrypted: live?.encrypted ?? false }
+    return { repository, recoveryKey: '' }
+  }
   if (adopt && passphraseFile !== '') {
     await mover.unlockRepository({ folder, passphraseFile }, { signal })
   }
@@ -157,14 +162,12 @@ async function createRepository(
   }
 }
 
-/** The same request again gets the same answer. */
-function repeatedOrTaken(
+/** The same request again gets the same answer; another one finds the name taken. */
+function checkRepeated(
   known: StoredRepository,
   { requestId, folder }: catalog.CreateRepositoryRequest,
-): catalog.Repository {
-  if (requestId !== '' && known.requestId === requestId && known.folder === folder) {
-    return describe(known)
-  }
+): void {
+  if (requestId !== '' && known.requestId === requestId && known.folder === folder) return
   const name = `repositories/${known.name}`
   throw new BackupError(
     'ALREADY_EXISTS',

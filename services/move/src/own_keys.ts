@@ -2,7 +2,7 @@
 // backups need nobody to type a passphrase. Each opens a key slot of its own, which can be removed.
 import { randomBytes } from 'node:crypto'
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { BackupError } from '@blockferry/errors'
 import type { Secret } from '@blockferry/native'
 import { keySizeBytes } from './recovery_key.ts'
@@ -30,7 +30,8 @@ export class OwnKeys {
   async make(repositoryId: string): Promise<Secret> {
     const known = await this.find(repositoryId)
     if (known) return known
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 })
+    const isNew = (await mkdir(this.#folder, { recursive: true, mode: 0o700 })) !== undefined
+    if (isNew) await syncFolder(dirname(this.#folder))
     const bytes = randomBytes(keySizeBytes)
     const path = this.#path(repositoryId)
     const fresh = `${path}.new-${randomBytes(4).toString('hex')}`
@@ -42,14 +43,18 @@ export class OwnKeys {
       await file.close()
     }
     await rename(fresh, path)
-    const folder = await open(this.#folder, 'r')
-    await folder.sync().finally(() => folder.close())
+    await syncFolder(this.#folder)
     return { kind: 'key', bytes }
   }
 
   #path(repositoryId: string): string {
     return join(this.#folder, `${repositoryId}.key`)
   }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r')
+  await folder.sync().finally(() => folder.close())
 }
 
 const unreadable = (path: string, cause: string): BackupError =>
