@@ -103,7 +103,7 @@ void Build(const std::string& folder, uint64_t name_count) {
     const std::string path = folder + "/packs/" + HexOf(Bytes(id).first(1)) + "/" + HexOf(id);
     std::ofstream(path + repository_format::kPackSuffix);
     files_seconds += Seconds() - at;
-    Result<uint32_t> added = index.AddPack(id, kNamesOfAPack * kStoredSize, entries);
+    Result<uint32_t> added = index.AddPack({id}, kNamesOfAPack * kStoredSize, entries);
     if (!added.ok()) Fail(added.status());
   }
   const double built = Seconds();

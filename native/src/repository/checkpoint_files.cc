@@ -45,8 +45,8 @@ Status CheckpointFiles::Write(std::string_view disk_id, Bytes state,
                               std::span<const PackId> pack_ids) {
   ByteVector bytes(state.begin(), state.end());
   ByteWriter out(&bytes);
-  out.Put(static_cast<uint32_t>(pack_ids.size()));
   for (const PackId& id : pack_ids) out.PutBytes(id);
+  out.Put(static_cast<uint32_t>(pack_ids.size()));
   out.PutBytes(Blake3Hash(bytes));
 
   const std::string fresh = NewPath(disk_id);
@@ -57,15 +57,23 @@ Status CheckpointFiles::Write(std::string_view disk_id, Bytes state,
   return files_.SyncFolder(folder_);
 }
 
-std::optional<ByteVector> CheckpointFiles::Load(std::string_view disk_id) {
-  Result<ByteVector> bytes = ReadWholeFile(files_, Path(disk_id), kFileSizeMax);
-  if (!bytes.ok() || bytes->size() < kDigestSize) return std::nullopt;
-  const size_t size = bytes->size() - kDigestSize;
-  if (!Equal(Blake3Hash(Bytes(*bytes).first(size)), Bytes(*bytes).subspan(size))) {
-    return std::nullopt;
-  }
-  bytes->resize(size);
-  return *std::move(bytes);
+std::optional<CheckpointFile> CheckpointFiles::Load(std::string_view disk_id) {
+  return Read(files_, Path(disk_id));
+}
+
+std::optional<CheckpointFile> CheckpointFiles::Read(FileSystem& files, const std::string& path) {
+  const Result<ByteVector> bytes = ReadWholeFile(files, path, kFileSizeMax);
+  if (!bytes.ok() || bytes->size() < sizeof(uint32_t) + kDigestSize) return std::nullopt;
+  Bytes rest = Bytes(*bytes).first(bytes->size() - kDigestSize);
+  if (!Equal(Blake3Hash(rest), Bytes(*bytes).last(kDigestSize))) return std::nullopt;
+  const uint32_t pack_count = LoadLe<uint32_t>(rest.last(sizeof(uint32_t)).data());
+  rest = rest.first(rest.size() - sizeof(uint32_t));
+  if (rest.size() / sizeof(PackId) < pack_count) return std::nullopt;
+  const Bytes ids = rest.last(pack_count * sizeof(PackId));
+  rest = rest.first(rest.size() - ids.size());
+  CheckpointFile checkpoint{ByteVector(rest.begin(), rest.end()), std::vector<PackId>(pack_count)};
+  std::copy(ids.begin(), ids.end(), reinterpret_cast<std::byte*>(checkpoint.pack_ids.data()));
+  return checkpoint;
 }
 
 }  // namespace blockferry

@@ -9,11 +9,18 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/file.h"
 #include "repository/pack_writer.h"
 
 namespace blockferry {
+
+// A whole checkpoint.
+struct CheckpointFile {
+  ByteVector state;  // As DiskWriter reads it.
+  std::vector<PackId> pack_ids;
+};
 
 class CheckpointFiles {
  public:
@@ -25,8 +32,9 @@ class CheckpointFiles {
   // Durable when it returns. NOT_FOUND when somebody removed the new file: the session is fenced.
   Status Write(std::string_view disk_id, Bytes state, std::span<const PackId> pack_ids);
 
-  // The state and the ids of the packs, as DiskWriter reads them, if there is a whole checkpoint.
-  std::optional<ByteVector> Load(std::string_view disk_id);
+  // If there is one.
+  std::optional<CheckpointFile> Load(std::string_view disk_id);
+  static std::optional<CheckpointFile> Read(FileSystem& files, const std::string& path);
 
   // Whether a file of the sessions' folder is a checkpoint of this point, or of another one.
   bool IsOwn(std::string_view file_name) const;

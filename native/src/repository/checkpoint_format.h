@@ -1,6 +1,6 @@
 // The bytes of a checkpoint: magic, version u32, point id, disk id (texts), size u64, 1 or 0 as u8
-// and the base's root, next block u64, three counters u64, the state of the map, pack count u32 and
-// the ids of the packs that the session refers to, and the BLAKE3 of all that.
+// and the base's root, next block u64, three counters u64, the state of the map, the ids of the
+// packs that the session refers to, their number u32, and the BLAKE3 of all that.
 //
 // The state of a map: next index u64, path index u64, level count u8, and for each level the size
 // u16 and the bytes of its partial node.

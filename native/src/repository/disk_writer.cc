@@ -108,8 +108,8 @@ ByteVector DiskWriter::EncodeState(uint64_t next_index) const {
   return bytes;
 }
 
-bool DiskWriter::RestoreState(Bytes checkpoint) {
-  ByteReader in(checkpoint);
+bool DiskWriter::RestoreState(const CheckpointFile& checkpoint) {
+  ByteReader in(checkpoint.state);
   if (TextOf(in.TakeBytes(kMagicSize)) != kMagic || in.Take<uint32_t>() != kVersion ||
       in.TakeText(64) != session_->options_.point_id ||
       in.TakeText(255) != session_->repository().naming().Pseudonym(disk_id_) ||
@@ -126,9 +126,7 @@ bool DiskWriter::RestoreState(Bytes checkpoint) {
   counters.stored = in.Take<uint64_t>();
   counters.block_count = in.Take<uint64_t>();
   if (!in.ok() || next_index > block_count_ || !map_.Restore(&in)) return false;
-  uint32_t pack_count = in.Take<uint32_t>();
-  if (!in.ok() || in.remaining() != size_t{pack_count} * sizeof(PackId)) return false;
-  if (map_.next_index() > next_index || !session_->ReferTo(in.TakeBytes(in.remaining()))) {
+  if (!in.ok() || map_.next_index() > next_index || !session_->ReferTo(checkpoint.pack_ids)) {
     return false;
   }
   counters_ = counters;

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "repository/block_geometry.h"
+#include "repository/checkpoint_files.h"
 #include "repository/map_reader.h"
 #include "repository/map_writer.h"
 #include "repository/record.h"
@@ -64,7 +65,7 @@ class DiskWriter : private MapNodeSink {
   // A checkpoint of everything before `next_index`, when it is due.
   Status SaveCheckpointWhenDue(uint64_t next_index);
   ByteVector EncodeState(uint64_t next_index) const;
-  bool RestoreState(Bytes checkpoint);
+  bool RestoreState(const CheckpointFile& checkpoint);
   Status PutIndex(uint64_t index, const Digest& name, uint64_t ordinal);
 
   Session* session_;

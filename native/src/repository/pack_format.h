@@ -15,13 +15,13 @@ inline constexpr size_t kMagicSize = 8;
 static_assert(sizeof(kHeaderMagic) == kMagicSize + 1 && sizeof(kFooterMagic) == kMagicSize + 1);
 inline constexpr uint32_t kVersion = 1;
 
-// Header: magic, version u32, zero u32, repository id, pack id, point id padded with zeroes, and
-// the first 16 bytes of the BLAKE3 of all that.
+// Header: magic, version u32, zero u32, repository id, pack id, who wrote it padded with zeroes,
+// and the first 16 bytes of the BLAKE3 of all that.
 inline constexpr size_t kIdSize = 16;
-inline constexpr size_t kPointIdSize = 64;
+inline constexpr size_t kWriterSize = 64;
 inline constexpr size_t kShortDigestSize = 16;
 inline constexpr size_t kHeaderSize =
-    kMagicSize + 4 + 4 + kIdSize + kIdSize + kPointIdSize + kShortDigestSize;
+    kMagicSize + 4 + 4 + kIdSize + kIdSize + kWriterSize + kShortDigestSize;
 static_assert(kHeaderSize == 128);
 
 // Record: the first 16 bytes of the BLAKE3 of everything that follows in this record; type u8,

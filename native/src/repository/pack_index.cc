@@ -32,9 +32,12 @@ PackIndex::~PackIndex() {
   if (worker_.joinable()) worker_.join();
 }
 
-bool PackIndex::IsDamaged(const IndexEntry& entry) const {
-  return packs_[entry.pack].is_damaged ||
-         (!damaged_.empty() && damaged_.contains({entry.pack, entry.offset}));
+PackIndex::Standing PackIndex::StandingOf(const IndexEntry& entry) const {
+  const Pack& pack = packs_[entry.pack];
+  if (pack.is_damaged || (!damaged_.empty() && damaged_.contains({entry.pack, entry.offset}))) {
+    return Standing::kDamaged;
+  }
+  return pack.is_tombstoned ? Standing::kTombstoned : Standing::kGood;
 }
 
 template <typename Visit>
@@ -44,7 +47,7 @@ void PackIndex::ForEach(RecordTypes types, const Digest& name, Visit visit) cons
   const auto offer = [&](const IndexEntry& entry) {
     if (!types.Has(entry.type) || !packs_[entry.pack].is_usable) return true;
     goes_on = visit(RecordPlace{entry.pack, entry.offset, entry.stored_size, entry.type},
-                    IsDamaged(entry));
+                    StandingOf(entry));
     return goes_on;
   };
   std::shared_ptr<const IndexFiles> files;
@@ -70,17 +73,26 @@ void PackIndex::ForEach(RecordTypes types, const Digest& name, Visit visit) cons
 
 std::optional<RecordPlace> PackIndex::Find(RecordTypes types, const Digest& name) const {
   std::optional<RecordPlace> found;
-  ForEach(types, name, [&](const RecordPlace& place, bool is_damaged) {
-    if (is_damaged) return true;
+  ForEach(types, name, [&](const RecordPlace& place, Standing standing) {
+    if (standing != Standing::kGood) return true;
     found = place;
     return false;
   });
   return found;
 }
 
+bool PackIndex::Has(RecordTypes types, const Digest& name) const {
+  bool has = false;
+  ForEach(types, name, [&](const RecordPlace&, Standing standing) {
+    has = standing != Standing::kDamaged;
+    return !has;
+  });
+  return has;
+}
+
 std::vector<RecordPlace> PackIndex::FindAll(RecordTypes types, const Digest& name) const {
   std::vector<RecordPlace> found;
-  ForEach(types, name, [&](const RecordPlace& place, bool) {
+  ForEach(types, name, [&](const RecordPlace& place, Standing) {
     const bool is_new = std::none_of(found.begin(), found.end(), [&](const RecordPlace& other) {
       return other.pack == place.pack && other.offset == place.offset;
     });
@@ -113,8 +125,8 @@ void PackIndex::SetUsable(uint32_t number, bool usable) {
   damaged_.erase(damaged_.lower_bound({number, 0}), damaged_.upper_bound({number, ~uint32_t{0}}));
 }
 
-void PackIndex::SetListed(std::byte folder, std::span<const PackId> listed,
-                          std::vector<PackId>* unread, std::vector<PackId>* gone) {
+void PackIndex::SetListed(std::byte folder, std::span<const ListedPack> listed,
+                          std::vector<ListedPack>* unread, std::vector<PackId>* gone) {
   Lock lock(mutex_);
   const std::vector<uint32_t>& known = packs_.InFolder(folder);
   auto at = known.begin();
@@ -125,24 +137,26 @@ void PackIndex::SetListed(std::byte folder, std::span<const PackId> listed,
       gone->push_back(packs_[*at].id);
     }
   };
-  for (const PackId& id : listed) {
-    pass_over_to(&id);
-    const bool is_known = at != known.end() && packs_[*at].id == id;
+  for (const ListedPack& one : listed) {
+    pass_over_to(&one.id);
+    const bool is_known = at != known.end() && packs_[*at].id == one.id;
+    if (is_known) packs_[*at].is_tombstoned = one.is_tombstoned;
     if (is_known && packs_[*at].is_indexed()) {
       SetUsable(*at, true);
     } else {
-      unread->push_back(id);
+      unread->push_back(one);
     }
     if (is_known) ++at;
   }
   pass_over_to(nullptr);
 }
 
-Result<uint32_t> PackIndex::AddPack(const PackId& id, uint64_t size,
+Result<uint32_t> PackIndex::AddPack(const ListedPack& listed, uint64_t size,
                                     std::span<const PackEntry> entries) {
   Lock lock(mutex_);
   if (!table_->Fits(entries.size())) RETURN_IF_ERROR(MakeRoom(lock));
-  const uint32_t number = packs_.Add(id);
+  const uint32_t number = packs_.Add(listed.id);
+  if (listed.is_tombstoned) packs_[number].is_tombstoned = true;
   if (!packs_[number].is_indexed()) {
     SetUsable(number, false);
     packs_[number].size = static_cast<uint32_t>(size);
@@ -164,7 +178,8 @@ void PackIndex::SetLacking(const PackId& id) {
 std::optional<uint32_t> PackIndex::PackNumber(const PackId& id) const {
   std::shared_lock lock(mutex_);
   const std::optional<uint32_t> number = packs_.Find(id);
-  return number && packs_[*number].is_usable ? number : std::nullopt;
+  const bool stays = number && packs_[*number].is_usable && !packs_[*number].is_tombstoned;
+  return stays ? number : std::nullopt;
 }
 
 PackId PackIndex::IdOf(uint32_t pack) const {

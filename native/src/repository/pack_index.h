@@ -38,6 +38,12 @@ struct RecordPlace {
   RecordType type = RecordType::kChunk;
 };
 
+// What a listing of a folder of packs finds.
+struct ListedPack {
+  PackId id{};
+  bool is_tombstoned = false;
+};
+
 struct IndexOptions {
   // Bytes: a quarter for tables, three eighths for directory pages, the rest for merging and packs.
   size_t memory = 0;
@@ -60,20 +66,25 @@ class PackIndex {
   // The packs that are in their folder, named by the first byte of their ids, ascending. Those that
   // are not listed are lacking from now on and returned in `gone`; those whose tables have to be
   // read and added are returned in `unread`.
-  void SetListed(std::byte folder, std::span<const PackId> listed, std::vector<PackId>* unread,
-                 std::vector<PackId>* gone);
-  // Adds a durable pack; `size` is the file's. May wait until a table was written; fails when it
-  // cannot be, neither into the repository nor into scratch.
-  Result<uint32_t> AddPack(const PackId& id, uint64_t size, std::span<const PackEntry> entries);
+  void SetListed(std::byte folder, std::span<const ListedPack> listed,
+                 std::vector<ListedPack>* unread, std::vector<PackId>* gone);
+  // Adds a durable pack; `size` is the file's. A tombstone that a listing has found stays. May wait
+  // until a table was written; fails when it cannot be, neither into the repository nor into
+  // scratch.
+  Result<uint32_t> AddPack(const ListedPack& listed, uint64_t size,
+                           std::span<const PackEntry> entries);
   // The table of a pack that has to be read is damaged: its records are lacking.
   void SetLacking(const PackId& id);
   // Removes files that others make superfluous, and writes and merges what is worth it.
   void Settle();
 
-  // The record there is known to be damaged: Find passes it over, FindAll does not.
+  // The record there is known to be damaged: Find and Has pass it over, FindAll does not.
   void MarkDamaged(const RecordPlace& place);
 
+  // A place that something new may refer to: in a pack that stays, and not known to be damaged.
   std::optional<RecordPlace> Find(RecordTypes types, const Digest& name) const;
+  // Is there a place that is not known to be damaged, be it in a pack that is about to go?
+  bool Has(RecordTypes types, const Digest& name) const;
   // Every place of the name; several when two sessions stored it at the same time.
   std::vector<RecordPlace> FindAll(RecordTypes types, const Digest& name) const;
 
@@ -82,6 +93,7 @@ class PackIndex {
   uint64_t whole_mark() const { return healed_count_; }
   bool IsWholeSince(uint64_t mark) const { return lost_count_ == mark; }
 
+  // Of a pack that stays.
   std::optional<uint32_t> PackNumber(const PackId& id) const;
   PackId IdOf(uint32_t pack) const;
   bool IsUsable(uint32_t pack) const;
@@ -98,11 +110,12 @@ class PackIndex {
  private:
   using Lock = std::unique_lock<std::shared_mutex>;
 
-  // Calls `visit` with each place in a usable pack, and whether it is known to be damaged, until it
-  // returns false. A place may come twice.
+  // Calls `visit` with each place in a usable pack, and how it stands, until it returns false. A
+  // place may come twice.
+  enum class Standing { kGood, kTombstoned, kDamaged };
   template <typename Visit>
   void ForEach(RecordTypes types, const Digest& name, Visit visit) const;
-  bool IsDamaged(const IndexEntry& entry) const;
+  Standing StandingOf(const IndexEntry& entry) const;
   void SetUsable(uint32_t number, bool usable);
 
   // The table is full. REQUIRES, here and below: the lock is held; it may be released meanwhile.

@@ -65,17 +65,17 @@ class PackIndexTest : public testing::TestWithParam<bool> {
     size_t read_count = 0;
     index.ReadFiles();
     for (int folder = 0; folder < 256; ++folder) {
-      std::vector<PackId> listed;
+      std::vector<ListedPack> listed;
       PackId first{std::byte(folder)};
       for (auto at = model_.lower_bound(first); at != model_.end(); ++at) {
         if (at->first[0] != first[0]) break;
-        listed.push_back(at->first);
+        listed.push_back({at->first});
       }
-      std::vector<PackId> unread;
+      std::vector<ListedPack> unread;
       std::vector<PackId> gone;
       index.SetListed(std::byte(folder), listed, &unread, &gone);
-      for (const PackId& id : unread) {
-        RETURN_IF_ERROR(index.AddPack(id, 1000, model_[id]));
+      for (const ListedPack& one : unread) {
+        RETURN_IF_ERROR(index.AddPack(one, 1000, model_[one.id]));
         ++read_count;
       }
     }
@@ -202,7 +202,7 @@ TEST_P(PackIndexTest, IsRightWhateverHappensToItsFiles) {
         const PackId id = AddToModel(1 + random_() % 20);
         // Sealed by this program, or found by its next refresh.
         if (random_() % 2 == 0) {
-          static_cast<void>(index->AddPack(id, 1000, model_[id]).ok());
+          static_cast<void>(index->AddPack({id}, 1000, model_[id]).ok());
         }
       }
       const size_t files_before = index->file_count();

@@ -20,8 +20,9 @@ struct Pack {
   uint16_t file_count = 0;
   uint16_t scratch_file_count = 0;
   bool is_in_table = false;
-  bool is_usable = false;   // It was there when its folder was last listed.
-  bool is_damaged = false;  // Too many of its records are.
+  bool is_usable = false;      // It was there when its folder was last listed.
+  bool is_tombstoned = false;  // It was about to go then: it can be read, not referred to.
+  bool is_damaged = false;     // Too many of its records are.
 
   bool is_indexed() const { return is_in_table || file_count > 0 || scratch_file_count > 0; }
 };

@@ -29,9 +29,9 @@ PackWriter::PackWriter(FileSystem& files, std::string path, std::unique_ptr<File
 
 Result<std::unique_ptr<PackWriter>> PackWriter::Create(FileSystem& files, const std::string& path,
                                                        const RepositoryId& repository,
-                                                       const PackId& id, std::string_view point_id,
+                                                       const PackId& id, std::string_view writer,
                                                        uint64_t size_target) {
-  assert(point_id.size() <= kPointIdSize && size_target <= kTargetSize);
+  assert(writer.size() <= kWriterSize && size_target <= kTargetSize);
   ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.CreateExclusive(path));
   std::unique_ptr<PackWriter> pack(new PackWriter(files, path, std::move(file), id, size_target));
   ByteVector header;
@@ -41,8 +41,8 @@ Result<std::unique_ptr<PackWriter>> PackWriter::Create(FileSystem& files, const 
   out.Put(uint32_t{0});
   out.PutBytes(repository);
   out.PutBytes(id);
-  out.PutBytes(BytesOf(point_id));
-  out.PutZeroes(kPointIdSize - point_id.size());
+  out.PutBytes(BytesOf(writer));
+  out.PutZeroes(kWriterSize - writer.size());
   Digest digest = Blake3Hash(header);
   out.PutBytes(Bytes(digest).first(kShortDigestSize));
   assert(header.size() == kHeaderSize);

@@ -33,11 +33,12 @@ struct PackEntry {
 
 class PackWriter {
  public:
-  // Creates the temporary file at `path` and writes the pack's header. It is full at `size_target`
-  // bytes. REQUIRES: size_target <= pack_format::kTargetSize.
+  // Creates the temporary file at `path` and writes the pack's header; `writer` is the prefix of
+  // the session's or collector's files. It is full at `size_target` bytes. REQUIRES: size_target <=
+  // pack_format::kTargetSize.
   static Result<std::unique_ptr<PackWriter>> Create(FileSystem& files, const std::string& path,
                                                     const RepositoryId& repository,
-                                                    const PackId& id, std::string_view point_id,
+                                                    const PackId& id, std::string_view writer,
                                                     uint64_t size_target);
 
   const PackId& id() const { return id_; }

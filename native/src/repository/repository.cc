@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "repository/manifest_list.h"
+#include "repository/pack_file_name.h"
 #include "repository/repository_format.h"
 #include "repository/repository_identity.h"
 
@@ -11,6 +12,9 @@ namespace blockferry {
 namespace {
 
 using namespace repository_format;
+
+// A name whose packs vanish again and again is given up: the listing and the folder disagree.
+constexpr int kGoneCountMax = 3;
 
 std::string Join(const std::string& folder, std::string_view inside) {
   return folder + "/" + std::string(inside);
@@ -192,11 +196,11 @@ Status Repository::SyncManifests(const std::string& vm_pseudonym) {
   return synced.Is(reason::kNotFound) ? Status() : synced;
 }
 
-Status Repository::ReadTable(const std::string& path, const PackId& id) {
-  Result<PackTable> table = ReadPackTable(files_, path, id_, id);
+Status Repository::ReadTable(const std::string& path, const ListedPack& listed) {
+  Result<PackTable> table = ReadPackTable(files_, path, id_, listed.id);
   if (table.status().Is(reason::kNotFound)) return {};
-  if (table.ok()) RETURN_IF_ERROR(index_.AddPack(id, table->size, table->entries));
-  if (table.status().Is(reason::kRepositoryDamaged)) index_.SetLacking(id);
+  if (table.ok()) RETURN_IF_ERROR(index_.AddPack(listed, table->size, table->entries));
+  if (table.status().Is(reason::kRepositoryDamaged)) index_.SetLacking(listed.id);
   std::lock_guard lock(damaged_mutex_);
   if (table.ok()) {
     damaged_.erase(path);
@@ -216,15 +220,18 @@ Status Repository::RefreshFolder(std::byte number) {
                   {{"path", folder}});
   }
   RETURN_IF_ERROR(entries);
-  std::vector<PackId> listed;
+  std::vector<ListedPack> listed;
+  std::optional<PackId> tombstoned;  // A tombstone sorts before its pack.
   for (const FolderEntry& entry : *entries) {
-    PackId id;
-    std::string_view name = entry.name;
-    if (!name.ends_with(kPackSuffix)) continue;
-    name.remove_suffix(std::string_view(kPackSuffix).size());
-    if (ParseHex(name, id) && id[0] == number) listed.push_back(id);
+    const std::optional<PackFileName> name = ParsePackFileName(entry.name);
+    if (!name || name->id[0] != number) continue;
+    if (name->kind == PackFileName::Kind::kPack) {
+      listed.push_back({name->id, tombstoned == name->id});
+    } else {
+      tombstoned = name->id;
+    }
   }
-  std::vector<PackId> unread;
+  std::vector<ListedPack> unread;
   std::vector<PackId> gone;
   index_.SetListed(number, listed, &unread, &gone);
   for (const PackId& id : gone) pack_files_.Close(PackPath(id));
@@ -233,10 +240,10 @@ Status Repository::RefreshFolder(std::byte number) {
     std::erase_if(damaged_, [&](const auto& entry) {
       if (!entry.first.starts_with(folder + "/")) return false;
       return std::none_of(listed.begin(), listed.end(),
-                          [&](const PackId& id) { return PackPath(id) == entry.first; });
+                          [&](const ListedPack& one) { return PackPath(one.id) == entry.first; });
     });
   }
-  for (const PackId& id : unread) RETURN_IF_ERROR(ReadTable(PackPath(id), id));
+  for (const ListedPack& one : unread) RETURN_IF_ERROR(ReadTable(PackPath(one.id), one));
   return {};
 }
 
@@ -251,13 +258,13 @@ Status Repository::Refresh() {
 Result<uint32_t> Repository::AddSealedPack(const PackWriter& pack) {
   std::lock_guard lock(refresh_mutex_);
   if (std::optional<uint32_t> number = index_.PackNumber(pack.id())) return *number;
-  return index_.AddPack(pack.id(), pack.size(), pack.entries());
+  return index_.AddPack({pack.id()}, pack.size(), pack.entries());
 }
 
 Result<bool> Repository::IsPresent(RecordTypes types, const Digest& name) {
   for (;;) {
     const uint64_t mark = index_.whole_mark();
-    if (index_.Find(types, name)) return true;
+    if (index_.Has(types, name)) return true;
     if (index_.IsWholeSince(mark)) return false;
     RETURN_IF_ERROR(Refresh());
   }
@@ -300,9 +307,7 @@ Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
         {{"name", HexOf(name)}, {"pack", HexOf(id)}, {"offset", std::to_string(place.offset)}});
   };
   Result<std::shared_ptr<File>> file = pack_files_.Open(PackPath(id));
-  if (file.status().Is(reason::kNotFound)) {
-    return failure(reason::kChunkMissing, "the pack is gone");
-  }
+  if (file.status().Is(reason::kNotFound)) return failure(reason::kNotFound, "the pack is gone");
   RETURN_IF_ERROR(file);
   const RecordRequest request{
       place.type,    name,        place.offset, place.stored_size, options.size_is_exact,
@@ -358,18 +363,22 @@ Result<size_t> Repository::ReadAnyPlace(const ReadOptions& options, const Digest
     }
     // Of several, the one that is worth another try counts.
     if (failure.ok() || failure.Is(reason::kBlockCorrupt)) failure = status;
+    if (status.Is(reason::kNotFound)) failure = status;
   }
   return failure.ok() ? Lacking(options.types, name) : failure;
 }
 
 // A file of the index that is damaged is passed over, and the tables of its packs are read: each
-// round has at least one file less.
+// round has at least one file less. A pack that a collector deleted has left what is still referred
+// to in another one, which the next listing finds.
 Result<size_t> Repository::ReadRecord(const ReadOptions& options, const Digest& name,
                                       MutableBytes plain, uint64_t* stored_size) {
-  for (;;) {
+  for (int gone_count = 0;;) {
     const uint64_t mark = index_.whole_mark();
     Result<size_t> size = ReadAnyPlace(options, name, plain, stored_size);
-    if (size.ok() || index_.IsWholeSince(mark)) return size;
+    const bool is_gone = size.status().Is(reason::kNotFound);
+    if (is_gone && ++gone_count > kGoneCountMax) return Lacking(options.types, name);
+    if (!is_gone && (size.ok() || index_.IsWholeSince(mark))) return size;
     RETURN_IF_ERROR(Refresh());
   }
 }

@@ -90,8 +90,8 @@ class Repository : public ChunkReader {
   // verification; a session does it when it opens.
   Status Refresh();
 
-  // Is the chunk in a durable pack, and not known to be damaged? Right after a file of the index
-  // was found to be damaged it may say no of one that is: it is stored again then.
+  // Is the chunk in a durable pack that stays, and not known to be damaged? Right after a file of
+  // the index was found to be damaged it may say no of one that is: it is stored again then.
   bool Has(const Digest& name);
 
   Status ReadChunk(const Digest& name, MutableBytes plain, Proof proof,
@@ -122,10 +122,11 @@ class Repository : public ChunkReader {
   Status Lacking(RecordTypes types, const Digest& name);
   Status SyncManifests(const std::string& vm_pseudonym);
   Status RefreshFolder(std::byte number);
-  Status ReadTable(const std::string& path, const PackId& id);
+  Status ReadTable(const std::string& path, const ListedPack& listed);
   Result<size_t> ReadAnyPlace(const ReadOptions& options, const Digest& name, MutableBytes plain,
                               uint64_t* stored_size);
-  // Is it in a durable pack? Reads the tables of packs if the index cannot be sure.
+  // Is it in a durable pack, be it one that is about to go? Reads the tables of packs if the index
+  // cannot be sure.
   Result<bool> IsPresent(RecordTypes types, const Digest& name);
   // A pack that a session of this process has sealed.
   Result<uint32_t> AddSealedPack(const PackWriter& pack);

@@ -1,4 +1,7 @@
 // Creation of a repository, which is there or not there whenever it is cut off.
+#include <algorithm>
+#include <iterator>
+
 #include "repository/key_slot_format.h"
 #include "repository/repository.h"
 #include "repository/repository_format.h"
@@ -9,6 +12,8 @@ namespace {
 using namespace repository_format;
 
 constexpr char kFirstSlotLabel[] = "created with the repository";
+constexpr const char* kFolders[] = {kPacksFolder, kManifestsFolder, kSessionsFolder,
+                                    kIncarnationsFolder, kCollectorsFolder};
 
 std::string Join(const std::string& folder, std::string_view inside) {
   return folder + "/" + std::string(inside);
@@ -49,9 +54,8 @@ Status CheckEmpty(FileSystem& files, const std::string& folder) {
     if (entry.name == kRepositoryFile) return Exists(folder, "there is a repository already");
     // Key slots of a repository without packs open nothing.
     if (entry.is_folder && entry.name == key_slot_format::kKeysFolder) continue;
-    bool is_ours =
-        entry.is_folder && (entry.name == kPacksFolder || entry.name == kManifestsFolder ||
-                            entry.name == kSessionsFolder || entry.name == kIncarnationsFolder);
+    bool is_ours = entry.is_folder && std::find(std::begin(kFolders), std::end(kFolders),
+                                                entry.name) != std::end(kFolders);
     if (!is_ours) return Exists(folder, "the folder is not empty, it holds " + entry.name);
     std::vector<std::string> insides = {entry.name};
     if (entry.name == kPacksFolder) {
@@ -102,7 +106,7 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
     if (empty.Is(reason::kNotFound)) return Exists(folder, "it is not a folder");
     RETURN_IF_ERROR(empty);
   }
-  for (const char* name : {kPacksFolder, kManifestsFolder, kSessionsFolder, kIncarnationsFolder}) {
+  for (const char* name : kFolders) {
     RETURN_IF_ERROR(EnsureFolder(files, Join(folder, name)));
   }
   for (const std::string& name : PackFolders()) {

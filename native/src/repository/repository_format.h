@@ -25,9 +25,16 @@ inline constexpr char kPacksFolder[] = "packs";
 inline constexpr char kManifestsFolder[] = "manifests";
 inline constexpr char kSessionsFolder[] = "sessions";
 inline constexpr char kIncarnationsFolder[] = "incarnations";
+inline constexpr char kCollectorsFolder[] = "collectors";
+inline constexpr char kTimeFile[] = "time";
 
 inline constexpr char kPackSuffix[] = ".pack";
+inline constexpr char kDeadSuffix[] = ".dead";
+inline constexpr char kMovedSuffix[] = ".moved";
 inline constexpr char kManifestSuffix[] = ".manifest";
+inline constexpr char kRemovedSuffix[] = ".removed";
+inline constexpr char kHeldSuffix[] = ".held";
+inline constexpr char kSessionsSuffix[] = ".sessions";
 inline constexpr char kCandidateSuffix[] = ".candidate";
 inline constexpr char kFencedSuffix[] = ".fenced";
 inline constexpr char kCheckpointSuffix[] = ".checkpoint";

@@ -4,39 +4,15 @@
 #include <cassert>
 #include <set>
 
-#include "core/endian.h"
 #include "repository/checkpoint_format.h"
 #include "repository/repository.h"
 #include "repository/repository_format.h"
+#include "repository/writer_name.h"
 
 namespace blockferry {
 namespace {
 
 using namespace repository_format;
-
-std::string Hex16(uint64_t value) {
-  std::byte raw[8];
-  StoreLe(raw, value);
-  std::reverse(raw, raw + 8);
-  return HexOf(raw);
-}
-
-// Fixed-width hex, so that names order as tokens do.
-std::string TokenText(const FencingToken& token) {
-  return Hex16(token.incarnation) + "-" + Hex16(token.number);
-}
-
-constexpr size_t kTokenTextSize = 33;
-constexpr size_t kPrefixSize = kTokenTextSize + 1 + 16;
-
-// The token and random number at the start of the name of a session's file, empty for others.
-std::string_view PrefixOf(std::string_view name) {
-  if (name.size() <= kPrefixSize || name[16] != '-' || name[kTokenTextSize] != '-' ||
-      name[kPrefixSize] != '.') {
-    return {};
-  }
-  return name.substr(0, kPrefixSize);
-}
 
 // What is gone already needs no removal.
 Status RemoveIfThere(FileSystem& files, const std::string& path) {
@@ -49,9 +25,7 @@ Status RemoveIfThere(FileSystem& files, const std::string& path) {
 Session::Session(Repository* repository, SessionOptions options)
     : repository_(repository), options_(std::move(options)) {
   folder_ = repository_->Path(std::string(kSessionsFolder) + "/" + options_.vm_pseudonym);
-  std::byte random[8];
-  FillRandom(random);
-  prefix_ = TokenText(options_.token) + "-" + HexOf(random);
+  prefix_ = MakeWriterName(options_.token);
   candidate_path_ = folder_ + "/" + prefix_ + kCandidateSuffix;
   checkpoints_.emplace(repository_->files_, &repository_->naming_, folder_, prefix_,
                        options_.point_id);
@@ -81,7 +55,7 @@ Status Session::Fence() {
   std::string own_token = TokenText(options_.token);
   std::vector<std::string> older;
   for (const FolderEntry& entry : entries) {
-    std::string_view prefix = PrefixOf(entry.name);
+    std::string_view prefix = WriterOf(entry.name);
     if (prefix.empty() || prefix == prefix_ || !entry.name.ends_with(kCandidateSuffix)) continue;
     if (prefix.substr(0, kTokenTextSize) > own_token) return Fenced("a newer session is open");
     older.push_back(entry.name);
@@ -110,7 +84,7 @@ Status Session::RemoveLeftovers() {
   ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder_));
   std::string own_token = TokenText(options_.token);
   for (const FolderEntry& entry : entries) {
-    std::string_view prefix = PrefixOf(entry.name);
+    std::string_view prefix = WriterOf(entry.name);
     bool is_older = !prefix.empty() && prefix != prefix_ &&
                     prefix.substr(0, kTokenTextSize) <= own_token &&
                     !entry.name.ends_with(kCandidateSuffix);
@@ -136,7 +110,7 @@ Result<std::unique_ptr<DiskWriter>> Session::OpenDisk(const std::string& disk_id
   }
   RETURN_IF_ERROR(AwaitSealing());
   std::unique_ptr<DiskWriter> disk(new DiskWriter(this, disk_id, size, base_root));
-  std::optional<ByteVector> checkpoint = checkpoints_->Load(disk_id);
+  const std::optional<CheckpointFile> checkpoint = checkpoints_->Load(disk_id);
   if (!checkpoint || disk->RestoreState(*checkpoint)) return disk;
   // A checkpoint that does not fit is as good as none.
   return std::unique_ptr<DiskWriter>(new DiskWriter(this, disk_id, size, base_root));
@@ -229,7 +203,7 @@ Status Session::StartPack() {
   FillRandom(id);
   Result<std::unique_ptr<PackWriter>> pack = PackWriter::Create(
       repository_->files_, folder_ + "/" + prefix_ + "." + HexOf(id) + kPackSuffix,
-      repository_->id_, id, options_.point_id, repository_->limits_.pack_size);
+      repository_->id_, id, prefix_, repository_->limits_.pack_size);
   if (!pack.ok()) return Fail(pack.status());
   std::unique_lock lock(names_mutex_);
   pack_ = *std::move(pack);
@@ -316,12 +290,10 @@ Status Session::WriteCheckpoint(const std::string& disk_id, Bytes state) {
   return written.ok() ? written : Fail(written);
 }
 
-// False when one of the packs that a checkpoint refers to is not usable any more.
-bool Session::ReferTo(Bytes pack_ids) {
+// False when one of the packs that a checkpoint refers to is gone or about to go.
+bool Session::ReferTo(std::span<const PackId> pack_ids) {
   std::lock_guard lock(mutex_);
-  for (size_t at = 0; at < pack_ids.size(); at += sizeof(PackId)) {
-    PackId id;
-    std::memcpy(id.data(), pack_ids.data() + at, sizeof(PackId));
+  for (const PackId& id : pack_ids) {
     std::optional<uint32_t> number = repository_->index_.PackNumber(id);
     if (!number) return false;
     referenced_packs_.insert(*number);

@@ -100,7 +100,7 @@ class Session {
   Status SaveCheckpoint(Checkpoint checkpoint, bool soon);
   // All checkpoints that can be written are, so that a disk that is moved again goes on there.
   Status AwaitSealing();
-  bool ReferTo(Bytes pack_ids);
+  bool ReferTo(std::span<const PackId> pack_ids);
 
   // REQUIRES: the lock is held.
   Status CheckUsable() const;

@@ -1,0 +1,38 @@
+#include "repository/writer_name.h"
+
+#include <algorithm>
+
+#include "core/endian.h"
+
+namespace blockferry {
+namespace {
+
+std::string Hex16(uint64_t value) {
+  std::byte raw[8];
+  StoreLe(raw, value);
+  std::reverse(raw, raw + 8);
+  return HexOf(raw);
+}
+
+}  // namespace
+
+std::string TokenText(const FencingToken& token) {
+  return Hex16(token.incarnation) + "-" + Hex16(token.number);
+}
+
+std::string MakeWriterName(const FencingToken& token) {
+  std::byte random[8];
+  FillRandom(random);
+  return TokenText(token) + "-" + HexOf(random);
+}
+
+std::string_view WriterOf(std::string_view file_name) {
+  const bool is_whole = file_name.size() == kWriterNameSize;
+  if (file_name.size() < kWriterNameSize || file_name[16] != '-' ||
+      file_name[kTokenTextSize] != '-' || (!is_whole && file_name[kWriterNameSize] != '.')) {
+    return {};
+  }
+  return file_name.substr(0, kWriterNameSize);
+}
+
+}  // namespace blockferry
