@@ -38,6 +38,7 @@ class OneSlot final : public FileSystem {
   Status RenameNoReplace(const std::string&, const std::string&) override { return Unused(); }
   Status SyncFolder(const std::string&) override { return Unused(); }
   Status Remove(const std::string&) override { return Unused(); }
+  Status RemoveFolder(const std::string&) override { return Unused(); }
 
  private:
   static Status Unused() { return Status(reason::kNotFound, "not for reading"); }

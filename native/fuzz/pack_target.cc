@@ -36,6 +36,7 @@ class OneFile final : public FileSystem {
   Status SyncFolder(const std::string&) override { return Unused(); }
   Result<std::vector<FolderEntry>> List(const std::string&) override { return Unused(); }
   Status Remove(const std::string&) override { return Unused(); }
+  Status RemoveFolder(const std::string&) override { return Unused(); }
 
  private:
   static Status Unused() { return Status(reason::kNotFound, "not for reading"); }

@@ -137,6 +137,18 @@ class CrashFiles : public FileSystem {
     return {};
   }
 
+  Status RemoveFolder(const std::string& path) override {
+    std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(Count(path));
+    auto [folder, name] = Split(path);
+    if (folder == nullptr || !folder->entries.contains(name)) {
+      return FileError("remove folder", path, ENOENT);
+    }
+    if (!folder->entries[name]->entries.empty()) return FileError("remove folder", path, ENOTEMPTY);
+    folder->entries.erase(name);
+    return {};
+  }
+
  private:
   struct Node {
     bool is_folder = false;

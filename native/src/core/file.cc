@@ -149,6 +149,10 @@ class SystemFileSystem : public FileSystem {
     return unlink(path.c_str()) == 0 ? Status() : FileError("remove", path, errno);
   }
 
+  Status RemoveFolder(const std::string& path) override {
+    return rmdir(path.c_str()) == 0 ? Status() : FileError("remove folder", path, errno);
+  }
+
  private:
   static Result<std::unique_ptr<File>> Open(const std::string& path, int flags,
                                             std::string_view doing) {

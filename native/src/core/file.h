@@ -52,6 +52,8 @@ class FileSystem {
   // Without "." and "..", sorted by name.
   virtual Result<std::vector<FolderEntry>> List(const std::string& path) = 0;
   virtual Status Remove(const std::string& path) = 0;
+  // An empty one.
+  virtual Status RemoveFolder(const std::string& path) = 0;
 };
 
 // The machine's file systems.

@@ -22,6 +22,7 @@ class IndexTable {
 
   // An empty table takes every pack.
   bool Fits(size_t entry_count) const;
+  size_t entry_count() const { return entry_count_; }
   // REQUIRES: Fits(entries.size()).
   void AddPack(uint32_t pack, std::span<const PackEntry> entries);
 

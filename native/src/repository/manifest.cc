@@ -135,7 +135,7 @@ ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& reposito
   out.Put(manifest.sequence);
   out.Put(manifest.token.incarnation);
   out.Put(manifest.token.number);
-  out.Put(uint64_t{0});
+  out.Put(manifest.lock_until);
   assert(bytes.size() == kFixedSize);
   out.PutText(manifest.backup_id);
   out.PutText(manifest.base_backup_id);
@@ -181,7 +181,7 @@ Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, con
   manifest.sequence = in.Take<uint64_t>();
   manifest.token.incarnation = in.Take<uint64_t>();
   manifest.token.number = in.Take<uint64_t>();
-  static_cast<void>(in.Take<uint64_t>());  // Lock-until.
+  manifest.lock_until = in.Take<uint64_t>();
   manifest.backup_id = in.TakeText(kFileIdSizeMax);
   manifest.base_backup_id = in.TakeText(kFileIdSizeMax);
   manifest.point_id = in.TakeText(kFileIdSizeMax);

@@ -38,12 +38,17 @@ struct Manifest {
   FencingToken token;
   std::vector<ManifestDisk> disks;
   ByteVector body;
+  uint64_t lock_until = 0;  // Repository time before which nobody removes the backup.
 };
 
 // What listing finds: a manifest, or why the file at `path` cannot be trusted.
 struct ListedManifest {
   std::string path;
-  uint64_t sequence = 0;  // From the file's name, which a damaged file has, too.
+  // From the file's name, which a damaged file has, too; empty in a name that is none of ours.
+  uint64_t sequence = 0;
+  std::string backup_id;
+  bool is_removed = false;  // Kept for the undo window.
+  bool is_held = false;     // Somebody wants it kept.
   std::optional<Manifest> manifest;
   Status damage;  // Ok exactly when there is a manifest.
 };

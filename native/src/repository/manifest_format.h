@@ -1,7 +1,7 @@
 // The bytes of a manifest. Texts are a u16 size and UTF-8.
 //
 // Magic, version u32, flags u32, repository id, VM pseudonym (16 bytes), sequence u64,
-// incarnation u64, number u64, lock-until u64 (zero), backup id, base backup id, point id, disk
+// incarnation u64, number u64, lock-until u64, backup id, base backup id, point id, disk
 // count u32, the disks, body size u32, body, signature size u32 (zero), and the keyed code of all
 // that. A disk: disk id, size u64, 1 or 0 as u8, root (zeroes when 0).
 //

@@ -33,6 +33,12 @@ std::optional<ManifestFileName> ParseManifestName(std::string_view name) {
 
 }  // namespace
 
+std::string MarkOf(std::string_view manifest_path, const char* suffix) {
+  return std::string(manifest_path.substr(
+             0, manifest_path.size() - std::string_view(kManifestSuffix).size())) +
+         suffix;
+}
+
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
                           const Naming& naming, const Digest* record_key,
@@ -41,9 +47,17 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
   if (entries.status().Is(reason::kNotFound)) return {};
   RETURN_IF_ERROR(entries);
   std::vector<ListedManifest> found;
+  const auto has_mark = [&](const std::string& manifest_name, const char* suffix) {
+    const FolderEntry mark{MarkOf(manifest_name, suffix), false};
+    return std::binary_search(
+        entries->begin(), entries->end(), mark,
+        [](const FolderEntry& a, const FolderEntry& b) { return a.name < b.name; });
+  };
   for (const FolderEntry& entry : *entries) {
     if (!entry.name.ends_with(kManifestSuffix)) continue;
     ListedManifest one;
+    one.is_removed = has_mark(entry.name, kRemovedSuffix);
+    one.is_held = has_mark(entry.name, kHeldSuffix);
     one.path = folder + "/" + entry.name;
     std::optional<ManifestFileName> name = ParseManifestName(entry.name);
     Result<ByteVector> bytes = ReadWholeFile(files, one.path, manifest_format::kFileSizeMax);
@@ -65,7 +79,10 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
       metadata.emplace_back("path", one.path);
       one.damage = Status(one.damage.reason(), one.path + ": " + one.damage.message(), metadata);
     }
-    one.sequence = name ? name->sequence : 0;
+    if (name) {
+      one.sequence = name->sequence;
+      one.backup_id = name->backup_id;
+    }
     found.push_back(std::move(one));
   }
   std::stable_sort(found.begin(), found.end(),

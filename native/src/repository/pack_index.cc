@@ -192,6 +192,13 @@ bool PackIndex::IsUsable(uint32_t pack) const {
   return packs_[pack].is_usable;
 }
 
+uint64_t PackIndex::entry_count() const {
+  std::shared_lock lock(mutex_);
+  uint64_t count = table_->entry_count() + (frozen_ == nullptr ? 0 : frozen_->entry_count());
+  for (const auto& file : *files_) count += file->entry_count();
+  return count;
+}
+
 size_t PackIndex::file_count() const {
   std::shared_lock lock(mutex_);
   return files_->size();

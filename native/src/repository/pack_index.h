@@ -102,6 +102,8 @@ class PackIndex {
   uint64_t pack_count() const { return pack_count_; }
   uint64_t stored() const { return stored_; }
   uint64_t chunk_count() const { return chunk_count_; }
+  // At least the number of distinct names.
+  uint64_t entry_count() const;
   // The files that are in use.
   size_t file_count() const;
   // Waits until nothing is written or merged any more.

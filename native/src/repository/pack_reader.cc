@@ -171,6 +171,9 @@ Result<PackTable> ReadPackTable(FileSystem& files, const std::string& path,
   ASSIGN_OR_RETURN(size_t header_size, file->ReadAt(0, header));
   if (header_size != kHeaderSize) return Damaged(path, "it is cut off");
   RETURN_IF_ERROR(CheckHeader(header, path, repository, id));
+  const std::string_view writer =
+      TextOf(Bytes(header).subspan(kHeaderSize - kShortDigestSize - kWriterSize, kWriterSize));
+  table.writer = writer.substr(0, writer.find('\0'));
 
   ByteVector footer(kFooterSize);
   ASSIGN_OR_RETURN(size_t footer_size, file->ReadAt(table.size - kFooterSize, footer));
@@ -242,6 +245,16 @@ Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain
     return NotDecoded(record);
   }
   return patch;
+}
+
+Result<ByteVector> ReadWholeRecord(File& file, const PackEntry& entry) {
+  const RecordRequest request{entry.type, entry.name, entry.offset, entry.stored_size,
+                              false,      Proof::kPlainAndStored};
+  ASSIGN_OR_RETURN(StoredRecord record, ReadBytes(file, request));
+  RETURN_IF_ERROR(CheckDigest(record));
+  RETURN_IF_ERROR(ReadHeader(request, kBlockSize, &record));
+  const Bytes bytes(record.bytes.get(), record.size);
+  return ByteVector(bytes.begin(), bytes.end());
 }
 
 Status CheckStoredAt(File& file, const RecordRequest& request) {

@@ -11,7 +11,8 @@
 namespace blockferry {
 
 struct PackTable {
-  uint64_t size = 0;  // Of the file.
+  uint64_t size = 0;   // Of the file.
+  std::string writer;  // Whose pack it is, see writer_name.h.
   std::vector<PackEntry> entries;
   std::vector<Digest> bases;  // Of the patches among the entries, in their order.
 };
@@ -47,6 +48,10 @@ struct Patch {
 
 // The same for a patch. REQUIRES: request.type is kPatch.
 Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain_size);
+
+// The record of a pack's table as it lies there, to be copied; BLOCK_CORRUPT when it is not what was
+// written there. `type` and sizes are compared with the entry's, the name, too.
+Result<ByteVector> ReadWholeRecord(File& file, const PackEntry& entry);
 
 // BLOCK_CORRUPT when the record is not what was written there. With its plain bytes known to be
 // wrong it tells whether they have become so in the pack.

@@ -86,6 +86,17 @@ Result<PackEntry> PackWriter::Append(const NewRecord& record) {
   return entry;
 }
 
+Status PackWriter::Copy(const PackEntry& entry, Bytes record, const Digest* base) {
+  assert(!full() && record.size() == kRecordHeaderSize + entry.stored_size);
+  assert((base != nullptr) == (entry.type == RecordType::kPatch));
+  PackEntry copy = entry;
+  copy.offset = static_cast<uint32_t>(size_);
+  RETURN_IF_ERROR(Write(record));
+  if (base != nullptr) bases_.push_back(*base);
+  Add(copy);
+  return {};
+}
+
 void PackWriter::Add(const PackEntry& entry) {
   entries_.push_back(entry);
   size_t slot = SlotOf(entry.name);

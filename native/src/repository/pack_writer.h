@@ -52,6 +52,9 @@ class PackWriter {
   Result<PackEntry> Append(const NewRecord& record);
   void Add(const PackEntry& entry);
 
+  // A record that was read from another pack, as it lies there. REQUIRES: !full().
+  Status Copy(const PackEntry& entry, Bytes record, const Digest* base);
+
   // Writes the table, syncs, renames to `final_path`, syncs `final_folder`. The pack is durable
   // after it. NOT_FOUND when somebody took the temporary file away.
   Status Seal(const std::string& final_folder, const std::string& final_path);

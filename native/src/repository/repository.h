@@ -22,6 +22,7 @@
 #include "repository/pack_reader.h"
 #include "repository/repository_identity.h"
 #include "repository/repository_keys.h"
+#include "repository/repository_time.h"
 #include "repository/session.h"
 
 namespace blockferry {
@@ -47,6 +48,7 @@ struct RepositoryLimits {
   size_t index_memory = size_t{32} << 20;
   // Where a repository that cannot be written keeps what does not fit into these.
   std::string scratch_folder = "/var/tmp";
+  Clock* clock = &SystemClock();
 };
 
 // A file of the repository that cannot be trusted; the rest goes on without it.
@@ -86,6 +88,19 @@ class Repository : public ChunkReader {
   // Manifests of one VM, or of all; ascending by VM and sequence.
   Result<std::vector<ListedManifest>> ListManifests(const std::optional<std::string>& vm_pseudonym);
 
+  // A backup that is removed stays for the undo window, in which it can be had back; the next
+  // collection after that gives its space free. Each of these is durable when it returns.
+  // BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED. Removing one that is removed is fine.
+  Status RemoveBackup(const std::string& vm_pseudonym, const std::string& backup_id);
+  // BACKUP_NOT_FOUND when it is not among those that are removed.
+  Status UndeleteBackup(const std::string& vm_pseudonym, const std::string& backup_id);
+  // A backup that is held is not removed, by nobody, until it is released.
+  Status HoldBackup(const std::string& vm_pseudonym, const std::string& backup_id);
+  Status ReleaseBackup(const std::string& vm_pseudonym, const std::string& backup_id);
+
+  // See repository_time.h.
+  Result<RepositoryTime> AdvanceTime(bool confirmed);
+
   // Takes notice of packs that other processes added or removed. Call it before a restore or a
   // verification; a session does it when it opens.
   Status Refresh();
@@ -103,6 +118,7 @@ class Repository : public ChunkReader {
 
  private:
   friend class Session;
+  friend class Collector;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
              const Digest& naming_key, const std::optional<Digest>& record_key,
              const RepositoryLimits& limits);
@@ -121,6 +137,10 @@ class Repository : public ChunkReader {
                      uint64_t* stored_size);
   Status Lacking(RecordTypes types, const Digest& name);
   Status SyncManifests(const std::string& vm_pseudonym);
+  Result<ListedManifest> FindManifest(const std::string& vm_pseudonym, const std::string& backup_id,
+                                      std::string_view doing);
+  Status WriteMark(const std::string& path, uint64_t time);
+  Status RemoveMark(const std::string& path);
   Status RefreshFolder(std::byte number);
   Status ReadTable(const std::string& path, const ListedPack& listed);
   Result<size_t> ReadAnyPlace(const ReadOptions& options, const Digest& name, MutableBytes plain,

@@ -54,6 +54,11 @@ class KillingFiles : public FileSystem {
     return SystemFiles().Remove(path);
   }
 
+  Status RemoveFolder(const std::string& path) override {
+    Count();
+    return SystemFiles().RemoveFolder(path);
+  }
+
  private:
   class Handle : public File {
    public:

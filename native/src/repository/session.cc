@@ -400,6 +400,10 @@ Result<Manifest> Session::Commit(const CommitOptions& options) {
   if (pack_ != nullptr) RETURN_IF_ERROR(BeginSealing());
   RETURN_IF_ERROR(EndSealing());
   RETURN_IF_ERROR(CheckReferences(options, listed));
+  if (options.lock_duration > 0) {
+    ASSIGN_OR_RETURN(const RepositoryTime time, repository_->AdvanceTime(false));
+    manifest.lock_until = time.now + options.lock_duration;
+  }
   // The name of a damaged manifest keeps its number, too.
   for (const ListedManifest& one : listed) {
     manifest.sequence = std::max(manifest.sequence, one.sequence);
@@ -422,11 +426,12 @@ Status Session::Abort() {
 void Session::RemoveFiles(bool committed) {
   ended_ = true;
   FileSystem& files = repository_->files_;
-  candidate_.reset();
-  static_cast<void>(files.Remove(candidate_path_));
-  // The next session of the point continues where this pack ends.
+  // The next session of the point continues where this pack ends. As long as the candidate is
+  // there, a collector leaves the pack alone.
   if (failure_.ok()) static_cast<void>(EndSealing());
   JoinSealing();
+  candidate_.reset();
+  static_cast<void>(files.Remove(candidate_path_));
   {
     std::unique_lock lock(names_mutex_);
     pack_.reset();

@@ -38,6 +38,8 @@ struct CommitOptions {
   std::string base_backup_id;  // Empty without base.
   std::vector<ManifestDisk> disks;
   ByteVector body;
+  // Seconds of repository time for which nobody can remove the backup.
+  uint64_t lock_duration = 0;
 };
 
 class Session {

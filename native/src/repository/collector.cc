@@ -1,0 +1,646 @@
+#include "repository/collector.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "core/endian.h"
+#include "repository/checkpoint_files.h"
+#include "repository/manifest_list.h"
+#include "repository/mark.h"
+#include "repository/pack_format.h"
+#include "repository/removal_mark.h"
+#include "repository/repository_format.h"
+#include "repository/waiting_list.h"
+#include "repository/writer_name.h"
+
+namespace blockferry {
+
+using namespace repository_format;
+
+namespace {
+
+// A pack of whose records less than this share is needed is written anew.
+constexpr double kLiveShareMin = 0.5;
+
+constexpr char kNewPackSuffix[] = ".pack-new";
+
+std::string FileOf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+std::string FolderOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
+bool IsGoneAlready(const Status& status) { return status.Is(reason::kNotFound); }
+
+}  // namespace
+
+Result<std::vector<std::string>> ListOpenSessions(FileSystem& files, const std::string& folder) {
+  const std::string sessions = folder + "/" + kSessionsFolder;
+  std::vector<std::string> open;
+  ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files.List(sessions));
+  for (const FolderEntry& vm : vms) {
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files.List(sessions + "/" + vm.name));
+    for (const FolderEntry& entry : entries) {
+      const std::string_view writer = WriterOf(entry.name);
+      if (writer.empty() || !entry.name.ends_with(kCandidateSuffix)) continue;
+      open.push_back(vm.name + "/" + std::string(writer));
+    }
+  }
+  return open;
+}
+
+class Collector {
+ public:
+  Collector(Repository* repository, const CollectOptions& options, const Cancel* cancel)
+      : repository_(*repository),
+        files_(repository->files_),
+        options_(options),
+        cancel_(cancel),
+        name_(MakeWriterName(options.token)),
+        folder_(repository->Path(std::string(kCollectorsFolder) + "/" + name_)) {}
+
+  Result<CollectReport> Run() {
+    RETURN_IF_ERROR(repository_.CheckWritable("collect"));
+    ASSIGN_OR_RETURN(const RepositoryTime time, repository_.AdvanceTime(false));
+    now_ = time.now;
+    if (options_.dry_run) {
+      RETURN_IF_ERROR(Look());
+      RETURN_IF_ERROR(Mark());
+      Foresee();
+      return report_;
+    }
+    RETURN_IF_ERROR(Claim());
+    Status done = Work();
+    const Status ended = RemoveOwnFolder();
+    RETURN_IF_ERROR(done);
+    RETURN_IF_ERROR(ended);
+    RETURN_IF_ERROR(repository_.Refresh());
+    return report_;
+  }
+
+ private:
+  Status Work() {
+    RETURN_IF_ERROR(FenceDeadSessions());
+    RETURN_IF_ERROR(DropExpired());
+    for (int round = 0;; ++round) {
+      RETURN_IF_ERROR(Look());
+      RETURN_IF_ERROR(Mark());
+      RETURN_IF_ERROR(DeleteRipe());
+      if (round == 0) RETURN_IF_ERROR(CopySparse());
+      ASSIGN_OR_RETURN(const bool goes_on, Publish());
+      // With no session open then, what was just tombstoned can go at once.
+      if (!goes_on || round > 0) return {};
+    }
+  }
+
+  // ---- Who may collect
+
+  // The folder is made before others are looked for: of two that start at once at least one sees
+  // the other.
+  Status Claim() {
+    RETURN_IF_ERROR(files_.CreateFolder(folder_));
+    const std::string all = FolderOf(folder_);
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(all));
+    for (const FolderEntry& entry : entries) {
+      const std::string_view writer = WriterOf(entry.name);
+      if (!entry.is_folder || writer.empty() || writer == name_) continue;
+      if (entry.name.ends_with(kFencedSuffix)) continue;
+      if (writer.substr(0, kTokenTextSize) > std::string_view(name_).substr(0, kTokenTextSize)) {
+        static_cast<void>(RemoveOwnFolder());
+        return Fenced();
+      }
+      const std::string path = all + "/" + entry.name;
+      const Status fenced = files_.RenameNoReplace(path, path + kFencedSuffix);
+      if (!fenced.ok() && !IsGoneAlready(fenced)) return fenced;
+    }
+    RETURN_IF_ERROR(files_.SyncFolder(all));
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> fenced, files_.List(all));
+    for (const FolderEntry& entry : fenced) {
+      const bool is_left = entry.is_folder && entry.name.ends_with(kFencedSuffix);
+      if (is_left) RETURN_IF_ERROR(FinishFor(all + "/" + entry.name));
+    }
+    return {};
+  }
+
+  // What a collector that is fenced had taken away is deleted in its place: it had the right to.
+  // Only of a manifest the marks may have changed since.
+  Status FinishFor(const std::string& folder) {
+    const Result<std::vector<FolderEntry>> entries = files_.List(folder);
+    if (IsGoneAlready(entries.status())) return {};
+    RETURN_IF_ERROR(entries);
+    for (const FolderEntry& entry : *entries) {
+      const std::string path = folder + "/" + entry.name;
+      if (entry.name.ends_with(kManifestSuffix)) {
+        RETURN_IF_ERROR(DropOrPutBack(path));
+      } else {
+        RETURN_IF_ERROR(RemoveIfThere(path));
+      }
+    }
+    const Status removed = files_.RemoveFolder(folder);
+    return IsGoneAlready(removed) ? Status() : removed;
+  }
+
+  Status RemoveOwnFolder() {
+    RETURN_IF_ERROR(FinishFor(folder_));
+    return files_.SyncFolder(FolderOf(folder_));
+  }
+
+  Status RemoveIfThere(const std::string& path) {
+    const Status removed = files_.Remove(path);
+    return IsGoneAlready(removed) ? Status() : removed;
+  }
+
+  Status Fenced() const {
+    return Status(reason::kRunFenced,
+                  "collect repository " + repository_.folder_ + " with token " +
+                      TokenText(options_.token) +
+                      ": a newer collector took over; this one changes nothing any more",
+                  {{"token", TokenText(options_.token)}});
+  }
+
+  // A rename into or out of the own folder. False when what was to be moved is gone; RUN_FENCED
+  // when the own folder is.
+  Result<bool> Move(const std::string& from, const std::string& to) {
+    const Status moved = files_.RenameNoReplace(from, to);
+    if (moved.ok()) return true;
+    if (!IsGoneAlready(moved)) return moved;
+    const Result<std::vector<FolderEntry>> own = files_.List(folder_);
+    if (IsGoneAlready(own.status())) return Fenced();
+    RETURN_IF_ERROR(own);
+    return false;
+  }
+
+  std::string OwnPath(const std::string& file) const { return folder_ + "/" + file; }
+
+  // A new file in the own folder.
+  Result<std::unique_ptr<File>> CreateOwn(const std::string& file) {
+    Result<std::unique_ptr<File>> created = files_.CreateExclusive(OwnPath(file));
+    if (IsGoneAlready(created.status())) return Fenced();
+    return created;
+  }
+
+  // ---- Sessions that are dead
+
+  Status FenceDeadSessions() {
+    for (const std::string& session : options_.dead_sessions) {
+      const size_t slash = session.find('/');
+      const bool is_session = slash != std::string::npos && IsPseudonym(session.substr(0, slash)) &&
+                              WriterOf(session.substr(slash + 1)) == session.substr(slash + 1);
+      if (!is_session) {
+        return Status(reason::kArgumentInvalid,
+                      "collect: dead_sessions holds \"" + session +
+                          "\", which is no name of a session; name those that are listed",
+                      {{"field", "dead_sessions"}, {"value", session}});
+      }
+      const std::string prefix = repository_.Path(std::string(kSessionsFolder) + "/" + session);
+      const std::string candidate = prefix + kCandidateSuffix;
+      Status fenced = files_.RenameNoReplace(candidate, candidate + kFencedSuffix);
+      if (fenced.Is(reason::kAlreadyExists)) fenced = files_.Remove(candidate);
+      if (IsGoneAlready(fenced)) continue;
+      RETURN_IF_ERROR(fenced);
+      const std::string folder = FolderOf(prefix);
+      RETURN_IF_ERROR(files_.SyncFolder(folder));
+      ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
+      for (const FolderEntry& entry : entries) {
+        if (WriterOf(entry.name) != FileOf(prefix)) continue;
+        RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
+      }
+    }
+    return {};
+  }
+
+  // ---- Backups whose undo window is over
+
+  bool IsExpired(const ListedManifest& listed) {
+    if (!listed.is_removed || listed.is_held) return false;
+    if (listed.manifest && listed.manifest->lock_until > now_) return false;
+    const Result<uint64_t> removed = ReadMarkTime(files_, MarkOf(listed.path, kRemovedSuffix));
+    return removed.ok() && *removed <= now_ && now_ - *removed >= options_.undo_window;
+  }
+
+  Status DropExpired() {
+    ASSIGN_OR_RETURN(const std::vector<ListedManifest> listed,
+                     repository_.ListManifests(std::nullopt));
+    for (const ListedManifest& one : listed) {
+      RETURN_IF_ERROR(cancel_->Check());
+      if (!IsExpired(one)) continue;
+      const std::string vm = FileOf(FolderOf(one.path));
+      const std::string taken = OwnPath(vm + "." + FileOf(one.path));
+      ASSIGN_OR_RETURN(const bool is_taken, Move(one.path, taken));
+      if (!is_taken) continue;
+      ASSIGN_OR_RETURN(const bool is_dropped, DropTaken(taken));
+      if (is_dropped) report_.dropped_backups.push_back(vm + "/" + one.backup_id);
+    }
+    return {};
+  }
+
+  Status DropOrPutBack(const std::string& taken) { return ToStatus(DropTaken(taken)); }
+
+  // `taken` is a manifest in the folder of a collector. It goes back when somebody undeleted or
+  // held the backup before it was taken.
+  Result<bool> DropTaken(const std::string& taken) {
+    const std::string file = FileOf(taken);
+    const size_t dot = file.find('.');
+    const std::string manifest = repository_.ManifestFolder(file.substr(0, dot)) + "/" +
+                                 file.substr(dot + 1);
+    // A power cut in the middle of the rename has left it at both places.
+    ASSIGN_OR_RETURN(const bool is_back, IsThere(manifest));
+    if (is_back) {
+      RETURN_IF_ERROR(RemoveIfThere(taken));
+      return false;
+    }
+    ASSIGN_OR_RETURN(const bool is_removed, IsThere(MarkOf(manifest, kRemovedSuffix)));
+    ASSIGN_OR_RETURN(const bool is_held, IsThere(MarkOf(manifest, kHeldSuffix)));
+    if (!is_removed || is_held) {
+      const Status back = files_.RenameNoReplace(taken, manifest);
+      if (!back.ok() && !IsGoneAlready(back)) return back;
+      RETURN_IF_ERROR(files_.SyncFolder(FolderOf(manifest)));
+      return false;
+    }
+    // It must not come back after a power cut, without what it needs.
+    RETURN_IF_ERROR(files_.SyncFolder(FolderOf(manifest)));
+    RETURN_IF_ERROR(RemoveIfThere(taken));
+    RETURN_IF_ERROR(RemoveIfThere(MarkOf(manifest, kRemovedSuffix)));
+    return true;
+  }
+
+  Result<bool> IsThere(const std::string& path) {
+    const Result<std::unique_ptr<File>> file = files_.OpenForRead(path);
+    if (IsGoneAlready(file.status())) return false;
+    RETURN_IF_ERROR(file);
+    return true;
+  }
+
+  // ---- What there is. In this order: packs, sessions, manifests. Who wrote a pack had opened its
+  // session before; a session that has ended meanwhile has left its manifest.
+
+  Status Look() {
+    packs_.clear();
+    batches_.clear();
+    for (int i = 0; i < 256; ++i) RETURN_IF_ERROR(LookAtFolder(static_cast<std::byte>(i)));
+    RETURN_IF_ERROR(LookAtSessions());
+    RETURN_IF_ERROR(LookAtBatches());
+    ASSIGN_OR_RETURN(manifests_, repository_.ListManifests(std::nullopt));
+    return repository_.Refresh();
+  }
+
+  Status LookAtFolder(std::byte number) {
+    PackId any{number};
+    const std::string folder = repository_.PackFolder(any);
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
+    std::optional<PackFileName> tombstone;
+    for (const FolderEntry& entry : entries) {
+      std::optional<PackFileName> name = ParsePackFileName(entry.name);
+      if (!name || name->id[0] != number) continue;
+      if (name->kind != PackFileName::Kind::kPack) {
+        // Of several, one is as good as another.
+        batches_[name->batch].tombstones.push_back(*name);
+        tombstone = std::move(name);
+        continue;
+      }
+      MarkedPack pack;
+      pack.id = name->id;
+      if (tombstone && tombstone->id == name->id) pack.tombstone = tombstone;
+      packs_.push_back(std::move(pack));
+    }
+    return {};
+  }
+
+  Status LookAtSessions() {
+    ASSIGN_OR_RETURN(const std::vector<std::string> open,
+                     ListOpenSessions(files_, repository_.folder_));
+    open_sessions_ = std::set<std::string>(open.begin(), open.end());
+    open_writers_.clear();
+    for (const std::string& session : open) open_writers_.insert(FileOf(session));
+    checkpointed_.clear();
+    const std::string sessions = repository_.Path(kSessionsFolder);
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(sessions));
+    for (const FolderEntry& vm : vms) {
+      const std::string folder = sessions + "/" + vm.name;
+      ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
+      for (const FolderEntry& entry : entries) {
+        if (!CheckpointFiles::IsCheckpoint(entry.name)) continue;
+        const std::optional<CheckpointFile> checkpoint =
+            CheckpointFiles::Read(files_, folder + "/" + entry.name);
+        if (!checkpoint) continue;
+        checkpointed_.insert(checkpoint->pack_ids.begin(), checkpoint->pack_ids.end());
+      }
+    }
+    return {};
+  }
+
+  // Whose sessions have all ended is ripe.
+  Status LookAtBatches() {
+    report_.waits_for.clear();
+    std::set<std::string> waits_for;
+    for (auto& [id, batch] : batches_) {
+      std::optional<std::vector<std::string>> sessions = ReadWaitingList(files_, WaitsPath(id));
+      if (!sessions) {
+        // Who published it ended before it could say whom to wait for.
+        sessions.emplace(open_sessions_.begin(), open_sessions_.end());
+        if (!options_.dry_run) RETURN_IF_ERROR(WriteWaits(id, *sessions));
+      }
+      batch.is_ripe = true;
+      for (const std::string& session : *sessions) {
+        if (!open_sessions_.contains(session)) continue;
+        batch.is_ripe = false;
+        waits_for.insert(session);
+      }
+    }
+    report_.waits_for.assign(waits_for.begin(), waits_for.end());
+    return {};
+  }
+
+  std::string WaitsPath(const std::string& batch) const {
+    return FolderOf(folder_) + "/" + batch + kSessionsSuffix;
+  }
+
+  Status WriteWaits(const std::string& batch, const std::vector<std::string>& sessions) {
+    const std::string file = batch + kSessionsSuffix;
+    // A damaged one is in the way.
+    RETURN_IF_ERROR(RemoveIfThere(WaitsPath(batch)));
+    {
+      ASSIGN_OR_RETURN(const std::unique_ptr<File> list, CreateOwn(file));
+      RETURN_IF_ERROR(list->Append(EncodeWaitingList(sessions)));
+      RETURN_IF_ERROR(list->Sync());
+    }
+    RETURN_IF_ERROR(Move(OwnPath(file), WaitsPath(batch)));
+    return files_.SyncFolder(FolderOf(folder_));
+  }
+
+  // ---- What of it is needed
+
+  Status Mark() {
+    MarkOptions mark;
+    mark.memory = options_.memory;
+    for (const ListedManifest& one : manifests_) {
+      const bool is_about_to_go = options_.dry_run && IsExpired(one);
+      if (is_about_to_go) {
+        report_.dropped_backups.push_back(FileOf(FolderOf(one.path)) + "/" + one.backup_id);
+        continue;
+      }
+      if (!one.manifest) {
+        return Status(reason::kCollectionBlocked,
+                      "collect repository " + repository_.folder_ + ": " + one.damage.message() +
+                          "; nothing is deleted as long as it is not known what that backup "
+                          "needs: bring the file back, or remove the backup",
+                      {{"path", one.path}});
+      }
+      for (const ManifestDisk& disk : one.manifest->disks) {
+        if (!disk.root) continue;
+        mark.roots.push_back({*disk.root, MapLevelCount(BlockCountOf(disk.size)),
+                              "disk " + disk.disk_id + " of backup " + one.backup_id});
+      }
+    }
+    mark.name_count = repository_.index_.entry_count();
+    const auto read_table = [this](const PackId& id) {
+      return ReadPackTable(files_, repository_.PackPath(id), repository_.id_, id);
+    };
+    RETURN_IF_ERROR(MarkPacks(mark, &repository_, read_table, cancel_, &packs_));
+    report_.stored = report_.live = 0;
+    for (const MarkedPack& pack : packs_) {
+      if (pack.tombstone) continue;
+      report_.stored += pack.size;
+      report_.live += pack.live_size;
+    }
+    return {};
+  }
+
+  // Packs that nothing refers to, and that no session may be about to refer to.
+  bool IsDead(const MarkedPack& pack) const {
+    return !pack.tombstone && !pack.is_damaged && !pack.is_live() && !IsInUse(pack);
+  }
+  // Packs of which so little is needed that the rest is worth a copy.
+  bool IsSparse(const MarkedPack& pack) const {
+    return !pack.tombstone && !pack.is_damaged && pack.is_live() && !IsInUse(pack) &&
+           static_cast<double>(pack.live_size) < kLiveShareMin * static_cast<double>(pack.record_size);
+  }
+  // A session that is open has written it, or one that will be taken up again refers to it.
+  bool IsInUse(const MarkedPack& pack) const {
+    return open_writers_.contains(pack.writer) || checkpointed_.contains(pack.id);
+  }
+
+  // A pack with a tombstone that is referred to all the same, by a session that was open before the
+  // tombstone was.
+  static bool IsNeeded(const MarkedPack& pack) {
+    return pack.tombstone->kind == PackFileName::Kind::kMoved ? pack.has_last_copy : pack.is_live();
+  }
+
+  static void Add(const MarkedPack& pack, CollectReport::Packs* packs) {
+    ++packs->count;
+    packs->size += pack.size;
+  }
+
+  void Foresee() {
+    for (const MarkedPack& pack : packs_) {
+      if (IsDead(pack)) Add(pack, &report_.tombstoned);
+      if (IsSparse(pack)) {
+        Add(pack, &report_.tombstoned);
+        ++report_.copied.count;
+        report_.copied.size += pack.live_size;
+      }
+      if (!pack.tombstone) continue;
+      const bool is_ripe = batches_.at(pack.tombstone->batch).is_ripe;
+      Add(pack, IsNeeded(pack) ? &report_.spared
+                : is_ripe      ? &report_.deleted
+                               : &report_.waiting);
+    }
+  }
+
+  // ---- Deleting
+
+  Status DeleteRipe() {
+    report_.waiting = {};
+    // A tombstone whose pack is gone has done its work.
+    std::map<PackId, const MarkedPack*> by_id;
+    for (const MarkedPack& pack : packs_) by_id[pack.id] = &pack;
+    for (const auto& [id, batch] : batches_) {
+      for (const PackFileName& tombstone : batch.tombstones) {
+        RETURN_IF_ERROR(cancel_->Check());
+        const auto found = by_id.find(tombstone.id);
+        const MarkedPack* pack = found == by_id.end() ? nullptr : found->second;
+        RETURN_IF_ERROR(Settle(tombstone, pack, batch.is_ripe));
+      }
+      if (batch.is_ripe) RETURN_IF_ERROR(RemoveIfThere(WaitsPath(id)));
+    }
+    return {};
+  }
+
+  // What becomes of a pack with a tombstone; `pack` is null when it is gone.
+  Status Settle(const PackFileName& tombstone, const MarkedPack* pack, bool is_ripe) {
+    const std::string folder = repository_.PackFolder(tombstone.id);
+    if (pack != nullptr && pack->is_damaged) return {};
+    if (pack != nullptr && !is_ripe) {
+      Add(*pack, &report_.waiting);
+      return {};
+    }
+    if (pack != nullptr && IsNeeded(*pack)) {
+      Add(*pack, &report_.spared);
+    } else if (pack != nullptr) {
+      const std::string taken = OwnPath(HexOf(pack->id) + kPackSuffix);
+      ASSIGN_OR_RETURN(const bool is_taken, Move(repository_.PackPath(pack->id), taken));
+      // Before the tombstone goes: after a power cut the pack must not be there without it.
+      RETURN_IF_ERROR(files_.SyncFolder(folder));
+      if (is_taken) RETURN_IF_ERROR(RemoveIfThere(taken));
+      Add(*pack, &report_.deleted);
+    }
+    const std::string name = TombstoneName(tombstone);
+    RETURN_IF_ERROR(Move(folder + "/" + name, OwnPath(name)));
+    RETURN_IF_ERROR(files_.SyncFolder(folder));
+    return RemoveIfThere(OwnPath(name));
+  }
+
+  // ---- Copying what is left of mostly dead packs
+
+  Status CopySparse() {
+    std::set<PackId> staying;
+    std::vector<const MarkedPack*> sparse;
+    for (const MarkedPack& pack : packs_) {
+      if (IsSparse(pack)) {
+        sparse.push_back(&pack);
+      } else if (!pack.tombstone && !pack.is_damaged && !IsDead(pack)) {
+        staying.insert(pack.id);
+      }
+    }
+    moved_.clear();
+    std::vector<const MarkedPack*> copied;
+    for (const MarkedPack* pack : sparse) {
+      RETURN_IF_ERROR(cancel_->Check());
+      const Result<uint64_t> size = CopyLive(*pack, staying);
+      // It stays as it is, and so does the repository when there is no room for copies.
+      if (size.status().Is(reason::kBlockCorrupt)) continue;
+      if (size.status().Is(reason::kRepositoryFull)) {
+        copy_.reset();
+        return {};
+      }
+      RETURN_IF_ERROR(size);
+      report_.copied.size += *size;
+      copied.push_back(pack);
+    }
+    const Status sealed = SealCopy();
+    if (sealed.Is(reason::kRepositoryFull)) return {};
+    RETURN_IF_ERROR(sealed);
+    report_.copied.count += copied.size();
+    for (const MarkedPack* pack : copied) moved_.insert(pack->id);
+    return {};
+  }
+
+  // Bytes of the records that were copied; those of which a good copy stays need none.
+  Result<uint64_t> CopyLive(const MarkedPack& pack, const std::set<PackId>& staying) {
+    ASSIGN_OR_RETURN(const PackTable table, ReadPackTable(files_, repository_.PackPath(pack.id),
+                                                          repository_.id_, pack.id));
+    ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
+                     files_.OpenForRead(repository_.PackPath(pack.id)));
+    uint64_t copied_size = 0;
+    size_t patch_count = 0;
+    for (size_t i = 0; i < table.entries.size(); ++i) {
+      const PackEntry& entry = table.entries[i];
+      const Digest* base =
+          entry.type == RecordType::kPatch ? &table.bases[patch_count++] : nullptr;
+      if (i >= pack.live.size() || !pack.live[i]) continue;
+      if (HasGoodCopy(entry, staying)) continue;
+      ASSIGN_OR_RETURN(const ByteVector record, ReadWholeRecord(*file, entry));
+      RETURN_IF_ERROR(AppendCopy(entry, record, base));
+      copied_size += record.size();
+    }
+    return copied_size;
+  }
+
+  bool HasGoodCopy(const PackEntry& entry, const std::set<PackId>& staying) {
+    for (const RecordPlace& place : repository_.index_.FindAll(entry.type, entry.name)) {
+      const PackId id = repository_.index_.IdOf(place.pack);
+      if (!staying.contains(id)) continue;
+      const Result<std::unique_ptr<File>> file = files_.OpenForRead(repository_.PackPath(id));
+      if (!file.ok()) continue;
+      PackEntry copy = entry;
+      copy.offset = place.offset;
+      copy.stored_size = place.stored_size;
+      if (ReadWholeRecord(**file, copy).ok()) return true;
+    }
+    return false;
+  }
+
+  Status AppendCopy(const PackEntry& entry, Bytes record, const Digest* base) {
+    if (copy_ == nullptr) {
+      PackId id;
+      FillRandom(id);
+      Result<std::unique_ptr<PackWriter>> pack =
+          PackWriter::Create(files_, OwnPath(HexOf(id) + kNewPackSuffix), repository_.id_, id,
+                             name_, repository_.limits_.pack_size);
+      if (IsGoneAlready(pack.status())) return Fenced();
+      RETURN_IF_ERROR(pack);
+      copy_ = *std::move(pack);
+    }
+    RETURN_IF_ERROR(copy_->Copy(entry, record, base));
+    return copy_->full() ? SealCopy() : Status();
+  }
+
+  Status SealCopy() {
+    if (copy_ == nullptr) return {};
+    const std::unique_ptr<PackWriter> copy = std::move(copy_);
+    const PackId& id = copy->id();
+    const Status sealed = copy->Seal(repository_.PackFolder(id), repository_.PackPath(id));
+    if (IsGoneAlready(sealed)) return Fenced();
+    return sealed;
+  }
+
+  // ---- Tombstones
+
+  // Lays a tombstone beside each pack that is to go, then notes which sessions are open. True when
+  // there are tombstones and nobody to wait for.
+  Result<bool> Publish() {
+    std::byte random[8];
+    FillRandom(random);
+    const std::string batch = HexOf(random);
+    std::set<std::string> folders;
+    for (const MarkedPack& pack : packs_) {
+      const bool is_moved = moved_.contains(pack.id);
+      if (!is_moved && !IsDead(pack)) continue;
+      RETURN_IF_ERROR(cancel_->Check());
+      const std::string name = TombstoneName(
+          {pack.id, is_moved ? PackFileName::Kind::kMoved : PackFileName::Kind::kDead, batch});
+      RETURN_IF_ERROR(CreateOwn(name));
+      const std::string folder = repository_.PackFolder(pack.id);
+      RETURN_IF_ERROR(Move(OwnPath(name), folder + "/" + name));
+      folders.insert(folder);
+      Add(pack, &report_.tombstoned);
+    }
+    moved_.clear();
+    if (folders.empty()) return false;
+    for (const std::string& folder : folders) RETURN_IF_ERROR(files_.SyncFolder(folder));
+    ASSIGN_OR_RETURN(const std::vector<std::string> open,
+                     ListOpenSessions(files_, repository_.folder_));
+    RETURN_IF_ERROR(WriteWaits(batch, open));
+    return open.empty();
+  }
+
+  struct Batch {
+    std::vector<PackFileName> tombstones;
+    bool is_ripe = false;
+  };
+
+  Repository& repository_;
+  FileSystem& files_;
+  const CollectOptions& options_;
+  const Cancel* cancel_;
+  const std::string name_;
+  const std::string folder_;
+  uint64_t now_ = 0;  // Repository time.
+  CollectReport report_;
+
+  // What was found by the last look.
+  std::vector<MarkedPack> packs_;
+  std::map<std::string, Batch> batches_;
+  std::set<std::string> open_sessions_;
+  std::set<std::string, std::less<>> open_writers_;
+  std::set<PackId> checkpointed_;
+  std::vector<ListedManifest> manifests_;
+
+  std::unique_ptr<PackWriter> copy_;  // That is being filled.
+  std::set<PackId> moved_;            // Whose live records lie in other packs, durably.
+};
+
+Result<CollectReport> Collect(Repository* repository, const CollectOptions& options,
+                              const Cancel* cancel) {
+  return Collector(repository, options, cancel).Run();
+}
+
+}  // namespace blockferry

@@ -1,0 +1,35 @@
+// The time by which a repository lets things expire: seconds since 1970 that only go forward, and
+// only as far as time was seen to pass. Setting a clock moves nothing.
+//
+// While one machine runs, the seconds since its start count. From one start to the next, or from
+// one machine to another, the wall clock is believed for up to kBelievedGap; what it says beyond
+// that counts once somebody has confirmed it. So after a clock that jumped or a long downtime
+// things expire later, never sooner.
+#ifndef BLOCKFERRY_REPOSITORY_REPOSITORY_TIME_H_
+#define BLOCKFERRY_REPOSITORY_REPOSITORY_TIME_H_
+
+#include <cstdint>
+#include <string>
+
+#include "core/clock.h"
+#include "core/file.h"
+
+namespace blockferry {
+
+struct RepositoryTime {
+  uint64_t now = 0;
+  // How far the wall clock is ahead; what it says is not believed. 0 when it is behind.
+  uint64_t behind_by = 0;
+};
+
+inline constexpr uint64_t kBelievedGap = uint64_t{3} * 24 * 3600;
+
+// Notes that time has passed, durably, and says what it is now. `confirmed` believes the wall clock
+// whatever it says, but never backwards. `folder` is the repository's. A damaged file of the time
+// is REPOSITORY_DAMAGED, unless the clock is confirmed.
+Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
+                                   bool confirmed);
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_REPOSITORY_TIME_H_
