@@ -18,8 +18,7 @@ uint64_t SecondsOf(clockid_t id) {
 // Zeroes when the system does not tell; no reading then takes up where another one ended.
 std::array<std::byte, 16> ReadBootId() {
   std::array<std::byte, 16> id{};
-  Result<std::unique_ptr<File>> file =
-      SystemFiles().OpenForRead("/proc/sys/kernel/random/boot_id");
+  Result<std::unique_ptr<File>> file = SystemFiles().OpenForRead("/proc/sys/kernel/random/boot_id");
   if (!file.ok()) return id;
   ByteVector bytes(36);
   const Result<size_t> size = (*file)->ReadAt(0, bytes);

@@ -21,7 +21,7 @@ namespace {
 
 constexpr char kFolder[] = "/r";
 constexpr uint64_t kHistories = 60;
-constexpr uint64_t kUndoWindow = 1000;  // Seconds.
+constexpr uint64_t kUndoWindow = 1000;                 // Seconds.
 constexpr uint64_t kSize = 70 * uint64_t{kBlockSize};  // Two levels of a map.
 
 using Random = std::mt19937_64;
@@ -267,8 +267,8 @@ class History {
     if (OneIn(2)) {
       Turns turns(random_());
       const uint64_t kill_at = OneIn(2) ? 0 : 800 + Below(1500);
-      turns.Run(files_, {{[&](FileSystem& files) { RunCollector(files, ++number_, false); }, 0,
-                          kill_at}},
+      turns.Run(files_,
+                {{[&](FileSystem& files) { RunCollector(files, ++number_, false); }, 0, kill_at}},
                 1000);
       counts_.killed += kill_at != 0 && turns.call_count(0) >= kill_at ? 1 : 0;
     }
@@ -277,8 +277,8 @@ class History {
   void KillOneBackup() {
     Attempt attempt = NewAttempt("z");
     Turns turns(random_());
-    turns.Run(files_,
-              {{[&](FileSystem& files) { BackUp(files, attempt); }, 0, 300 + Below(500)}}, 1000);
+    turns.Run(files_, {{[&](FileSystem& files) { BackUp(files, attempt); }, 0, 300 + Below(500)}},
+              1000);
     ++counts_.killed;
     Result<std::vector<std::string>> open = ListOpenSessions(files_, kFolder);
     ASSERT_TRUE(open.ok());

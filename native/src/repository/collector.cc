@@ -239,8 +239,8 @@ class Collector {
   Result<bool> DropTaken(const std::string& taken) {
     const std::string file = FileOf(taken);
     const size_t dot = file.find('.');
-    const std::string manifest = repository_.ManifestFolder(file.substr(0, dot)) + "/" +
-                                 file.substr(dot + 1);
+    const std::string manifest =
+        repository_.ManifestFolder(file.substr(0, dot)) + "/" + file.substr(dot + 1);
     // A power cut in the middle of the rename has left it at both places.
     ASSIGN_OR_RETURN(const bool is_back, IsThere(manifest));
     if (is_back) {
@@ -346,6 +346,18 @@ class Collector {
       }
     }
     report_.waits_for.assign(waits_for.begin(), waits_for.end());
+    return options_.dry_run ? Status() : RemoveOldWaits();
+  }
+
+  // Of batches that have no tombstone any more.
+  Status RemoveOldWaits() {
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(FolderOf(folder_)));
+    for (const FolderEntry& entry : entries) {
+      if (!entry.name.ends_with(kSessionsSuffix)) continue;
+      const std::string batch = entry.name.substr(0, entry.name.find('.'));
+      if (batches_.contains(batch)) continue;
+      RETURN_IF_ERROR(RemoveIfThere(FolderOf(folder_) + "/" + entry.name));
+    }
     return {};
   }
 
@@ -411,7 +423,8 @@ class Collector {
   // Packs of which so little is needed that the rest is worth a copy.
   bool IsSparse(const MarkedPack& pack) const {
     return !pack.tombstone && !pack.is_damaged && pack.is_live() && !IsInUse(pack) &&
-           static_cast<double>(pack.live_size) < kLiveShareMin * static_cast<double>(pack.record_size);
+           static_cast<double>(pack.live_size) <
+               kLiveShareMin * static_cast<double>(pack.record_size);
   }
   // A session that is open has written it, or one that will be taken up again refers to it.
   bool IsInUse(const MarkedPack& pack) const {
@@ -439,9 +452,7 @@ class Collector {
       }
       if (!pack.tombstone) continue;
       const bool is_ripe = batches_.at(pack.tombstone->batch).is_ripe;
-      Add(pack, IsNeeded(pack) ? &report_.spared
-                : is_ripe      ? &report_.deleted
-                               : &report_.waiting);
+      Add(pack, IsNeeded(pack) ? &report_.spared : is_ripe ? &report_.deleted : &report_.waiting);
     }
   }
 
@@ -533,8 +544,7 @@ class Collector {
     size_t patch_count = 0;
     for (size_t i = 0; i < table.entries.size(); ++i) {
       const PackEntry& entry = table.entries[i];
-      const Digest* base =
-          entry.type == RecordType::kPatch ? &table.bases[patch_count++] : nullptr;
+      const Digest* base = entry.type == RecordType::kPatch ? &table.bases[patch_count++] : nullptr;
       if (i >= pack.live.size() || !pack.live[i]) continue;
       if (HasGoodCopy(entry, staying)) continue;
       ASSIGN_OR_RETURN(const ByteVector record, ReadWholeRecord(*file, entry));

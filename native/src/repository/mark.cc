@@ -26,7 +26,11 @@ class Marker {
   Marker(const MarkOptions& options, MapNodeSource* nodes,
          const std::function<Result<PackTable>(const PackId&)>& read_table, const Cancel* cancel,
          std::vector<MarkedPack>* packs)
-      : options_(options), nodes_(nodes), read_table_(read_table), cancel_(cancel), packs_(*packs) {}
+      : options_(options),
+        nodes_(nodes),
+        read_table_(read_table),
+        cancel_(cancel),
+        packs_(*packs) {}
 
   Status Run() {
     // The packs that stay come first, so that the others can be compared with them.
@@ -59,15 +63,16 @@ class Marker {
     for (const MarkRoot& root : options_.roots) {
       const Status walked = Walk(root.root, root.level_count - 1);
       if (walked.ok()) continue;
-      if (walked.Is(reason::kInternal) || walked.Is(reason::kCancelled)) return walked;
+      const bool is_lost = walked.Is(reason::kBlockCorrupt) || walked.Is(reason::kChunkMissing);
+      if (!is_lost) return walked;
       return Status(reason::kCollectionBlocked,
                     "mark what " + root.what + " needs: " + walked.message() +
                         "; nothing is deleted as long as that is not known: remove this backup, "
                         "or bring back what it lacks",
                     {{"name", root.what}});
     }
-    RETURN_IF_ERROR(ForEachTable(
-        [this](const PackTable& table, MarkedPack*) { return MarkBases(table); }));
+    RETURN_IF_ERROR(
+        ForEachTable([this](const PackTable& table, MarkedPack*) { return MarkBases(table); }));
     return ForEachTable([this](const PackTable& table, MarkedPack* pack) {
       Count(table, pack);
       return Status();
@@ -86,9 +91,7 @@ class Marker {
     return {};
   }
 
-  static Status Full() {
-    return Status(reason::kInternal, "mark: more names than were expected");
-  }
+  static Status Full() { return Status(reason::kInternal, "mark: more names than were expected"); }
 
   // A node may be the same at several levels: it is walked at each.
   Status Walk(const Digest& name, unsigned level) {

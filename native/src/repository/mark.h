@@ -25,9 +25,9 @@ struct MarkedPack {
   uint64_t size = 0;  // Of the file.
   // Its table cannot be read, so nothing is known of it.
   bool is_damaged = false;
-  std::vector<bool> live;     // For each entry of its table.
-  uint64_t record_size = 0;   // Bytes of all records,
-  uint64_t live_size = 0;     // and of those that are live.
+  std::vector<bool> live;    // For each entry of its table.
+  uint64_t record_size = 0;  // Bytes of all records,
+  uint64_t live_size = 0;    // and of those that are live.
   // Of a pack with a tombstone: it holds a live name that no pack without one does.
   bool has_last_copy = false;
 

@@ -12,8 +12,10 @@ NameSet::Slot NameSet::SlotOf(const Digest& name) {
 
 size_t NameSet::Find(const Digest& name) const {
   const Slot wanted = SlotOf(name);
-  size_t at = static_cast<size_t>((static_cast<unsigned __int128>(wanted.high) * slots_.size()) >> 64);
-  while (slots_[at] != Slot() && !slots_[at].IsOf(wanted)) at = at + 1 == slots_.size() ? 0 : at + 1;
+  size_t at =
+      static_cast<size_t>((static_cast<unsigned __int128>(wanted.high) * slots_.size()) >> 64);
+  while (slots_[at] != Slot() && !slots_[at].IsOf(wanted))
+    at = at + 1 == slots_.size() ? 0 : at + 1;
   return at;
 }
 

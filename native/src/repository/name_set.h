@@ -32,10 +32,12 @@ class NameSet {
 
  private:
   struct Slot {
-    uint64_t low = 0;   // Bit 0 is set in every slot that is taken, bit 1 is the flag.
+    uint64_t low = 0;  // Bit 0 is set in every slot that is taken, bit 1 is the flag.
     uint64_t high = 0;
     bool flagged() const { return (low & 2) != 0; }
-    bool IsOf(const Slot& name) const { return (low & ~uint64_t{2}) == name.low && high == name.high; }
+    bool IsOf(const Slot& name) const {
+      return (low & ~uint64_t{2}) == name.low && high == name.high;
+    }
     bool operator==(const Slot&) const = default;
   };
   static Slot SlotOf(const Digest& name);

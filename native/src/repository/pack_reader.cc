@@ -248,8 +248,8 @@ Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain
 }
 
 Result<ByteVector> ReadWholeRecord(File& file, const PackEntry& entry) {
-  const RecordRequest request{entry.type, entry.name, entry.offset, entry.stored_size,
-                              false,      Proof::kPlainAndStored};
+  const RecordRequest request{entry.type,        entry.name, entry.offset,
+                              entry.stored_size, false,      Proof::kPlainAndStored};
   ASSIGN_OR_RETURN(StoredRecord record, ReadBytes(file, request));
   RETURN_IF_ERROR(CheckDigest(record));
   RETURN_IF_ERROR(ReadHeader(request, kBlockSize, &record));

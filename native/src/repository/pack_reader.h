@@ -49,8 +49,8 @@ struct Patch {
 // The same for a patch. REQUIRES: request.type is kPatch.
 Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain_size);
 
-// The record of a pack's table as it lies there, to be copied; BLOCK_CORRUPT when it is not what was
-// written there. `type` and sizes are compared with the entry's, the name, too.
+// The record of a pack's table as it lies there, to be copied; BLOCK_CORRUPT when it is not what
+// was written there. `type` and sizes are compared with the entry's, the name, too.
 Result<ByteVector> ReadWholeRecord(File& file, const PackEntry& entry);
 
 // BLOCK_CORRUPT when the record is not what was written there. With its plain bytes known to be

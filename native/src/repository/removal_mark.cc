@@ -28,10 +28,10 @@ ByteVector EncodeMark(uint64_t time) {
 Result<uint64_t> ReadMarkTime(FileSystem& files, const std::string& path) {
   ASSIGN_OR_RETURN(const ByteVector bytes, ReadWholeFile(files, path, kFileSize));
   ByteReader in(bytes);
-  const bool is_ours = bytes.size() == kFileSize && TextOf(in.TakeBytes(kMagicSize)) == kMagic &&
-                       in.Take<uint32_t>() == kMarkVersion && in.Take<uint32_t>() == 0 &&
-                       Equal(Blake3Hash(Bytes(bytes).first(kDigestedSize)),
-                             Bytes(bytes).subspan(kDigestedSize));
+  const bool is_ours =
+      bytes.size() == kFileSize && TextOf(in.TakeBytes(kMagicSize)) == kMagic &&
+      in.Take<uint32_t>() == kMarkVersion && in.Take<uint32_t>() == 0 &&
+      Equal(Blake3Hash(Bytes(bytes).first(kDigestedSize)), Bytes(bytes).subspan(kDigestedSize));
   if (is_ours) return in.Take<uint64_t>();
   return Status(reason::kRepositoryDamaged,
                 "read " + path +

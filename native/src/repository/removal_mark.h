@@ -1,6 +1,7 @@
 // The mark beside a manifest that says since when the backup is removed, or held.
 //
-// Magic, version u32, zero u32, repository time u64 at which it was set, and the BLAKE3 of all that.
+// Magic, version u32, zero u32, repository time u64 at which it was set, and the BLAKE3 of all
+// that.
 #ifndef BLOCKFERRY_REPOSITORY_REMOVAL_MARK_H_
 #define BLOCKFERRY_REPOSITORY_REMOVAL_MARK_H_
 

@@ -46,15 +46,15 @@ Result<std::optional<StoredTime>> Load(FileSystem& files, const std::string& pat
   RETURN_IF_ERROR(bytes);
   ByteReader in(*bytes);
   StoredTime time;
-  const bool is_ours = bytes->size() == kFileSize && TextOf(in.TakeBytes(kMagicSize)) == kMagic &&
-                       in.Take<uint32_t>() == kTimeVersion && in.Take<uint32_t>() == 0 &&
-                       Equal(Blake3Hash(Bytes(*bytes).first(kDigestedSize)),
-                             Bytes(*bytes).subspan(kDigestedSize));
+  const bool is_ours =
+      bytes->size() == kFileSize && TextOf(in.TakeBytes(kMagicSize)) == kMagic &&
+      in.Take<uint32_t>() == kTimeVersion && in.Take<uint32_t>() == 0 &&
+      Equal(Blake3Hash(Bytes(*bytes).first(kDigestedSize)), Bytes(*bytes).subspan(kDigestedSize));
   if (!is_ours) {
-    return Status(reason::kRepositoryDamaged,
-                  "read " + path +
-                      ": it does not hold a time; nothing expires until the clock is confirmed",
-                  {{"path", path}});
+    return Status(
+        reason::kRepositoryDamaged,
+        "read " + path + ": it does not hold a time; nothing expires until the clock is confirmed",
+        {{"path", path}});
   }
   time.now = in.Take<uint64_t>();
   in.TakeInto(time.boot_id);
@@ -68,8 +68,7 @@ uint64_t TimeAfter(const StoredTime& before, const ClockReading& reading) {
   if (is_same_boot && reading.since_boot >= before.since_boot) {
     return before.now + (reading.since_boot - before.since_boot);
   }
-  const bool is_believed =
-      reading.wall > before.now && reading.wall - before.now <= kBelievedGap;
+  const bool is_believed = reading.wall > before.now && reading.wall - before.now <= kBelievedGap;
   return is_believed ? reading.wall : before.now;
 }
 

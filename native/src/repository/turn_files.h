@@ -129,8 +129,7 @@ class Turns {
    private:
     Result<std::unique_ptr<File>> Wrap(Result<std::unique_ptr<File>> file) {
       RETURN_IF_ERROR(file);
-      return std::unique_ptr<File>(
-          std::make_unique<TurnFile>(turns_, process_, *std::move(file)));
+      return std::unique_ptr<File>(std::make_unique<TurnFile>(turns_, process_, *std::move(file)));
     }
     Turns* turns_;
     size_t process_;

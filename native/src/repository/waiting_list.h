@@ -17,8 +17,7 @@ namespace blockferry {
 ByteVector EncodeWaitingList(std::span<const std::string> sessions);
 
 // Without value when there is no whole one.
-std::optional<std::vector<std::string>> ReadWaitingList(FileSystem& files,
-                                                        const std::string& path);
+std::optional<std::vector<std::string>> ReadWaitingList(FileSystem& files, const std::string& path);
 
 }  // namespace blockferry
 
