@@ -24,7 +24,9 @@ import type { BeginPoint, Vm } from '../driver.ts'
 import { restoreMarkPath } from '../restore_mark.ts'
 import { daemonFolder, findStorageDaemons, StorageDaemon } from '../storage_daemon.ts'
 import { FolderDriver } from './folder_driver.ts'
+import { ImagePoints } from './image_points.ts'
 import { assertUnchanged, rememberState } from './image_state.ts'
+import { imageVmOfPaths } from './image_vm.ts'
 
 const signal = () => new AbortController().signal
 const qemuImg = (...args: string[]) => execFileSync('qemu-img', args, { stdio: 'pipe' })
@@ -381,6 +383,21 @@ describe('point over images', () => {
     await truncate(path, 100)
     expect((await only()).refused).toMatchObject({ reason: 'IMAGE_DAMAGED' })
     expect((await failure(driver.beginPoint(request('a'), signal()))).reason).toBe('IMAGE_DAMAGED')
+  })
+
+  it('reads no image that became an overlay of itself since it was looked at', async () => {
+    const path = await qcow2('a/d.qcow2', '8M')
+    write('qcow2', path, '0x11', '0', '3M')
+    const points = new ImagePoints({ runFolder, tag: 'abcdef' })
+    const find = async () => {
+      const vm = await imageVmOfPaths('a', [path])
+      await rename(path, `${path}.below`)
+      await qcow2('a/d.qcow2', '8M', '-F', 'qcow2', '-b', `${path}.below`)
+      return vm
+    }
+    const begun = failure(points.begin(request('a'), find, signal()))
+    expect(await begun).toMatchObject({ reason: 'IMAGE_CHANGED', metadata: { path } })
+    await expectNothingLeft()
   })
 
   it('names a VM, an image and a backing file that are not there', async () => {
