@@ -552,6 +552,25 @@ describe('storage daemon', () => {
     expect(qemuImg('info', path).toString()).toContain('name: b')
     await expectNothingLeft()
   })
+
+  it.each([
+    ['fixed VHD', 'vpc', 'subformat=fixed,force_size=on'],
+    ['dynamic VHD', 'vpc', 'subformat=dynamic,force_size=on'],
+    ['VHDX', 'vhdx', 'subformat=dynamic'],
+    ['VDI', 'vdi', 'static=off'],
+    ['VMDK', 'vmdk', 'subformat=monolithicSparse'],
+  ])('shares a %s that it writes with no other writer', async (_, driver, options) => {
+    const path = join(images, 'd')
+    qemuImg('create', '-q', '-f', driver, '-o', options, path, '8M')
+    const { disks } = await imageVmOfPaths('x', [path])
+    const node = { nodeName: 'n', layers: disks[0]?.layers ?? [], writable: true }
+    const folder = () => daemonFolder(runFolder, 'abcdef', newPointId())
+    await using daemon = await StorageDaemon.start({ folder: folder() })
+    await daemon.openImage(node)
+    await using other = await StorageDaemon.start({ folder: folder() })
+    await expect(other.openImage(node)).rejects.toThrow(/lock/)
+    await expect(other.lockFile('l', path, false)).rejects.toThrow(/lock/)
+  })
 })
 
 /** Somebody who holds QEMU's lock on an image; gone at the end of the block, also of a failed test. */
