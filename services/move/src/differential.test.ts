@@ -11,14 +11,20 @@ import {
   rmdir,
   stat,
   symlink,
+  writeFile,
 } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sleep } from '@blockferry/core'
 import { asBackupError, type BackupError } from '@blockferry/errors'
-import { bitmapName, restoreIncomplete, restoreMarkPath } from '@blockferry/hypervisor'
+import {
+  bitmapName,
+  restoreIncomplete,
+  restoreMarkPath,
+  StorageDaemon,
+} from '@blockferry/hypervisor'
 import { lockImage } from '@blockferry/native'
 import { move } from '@blockferry/proto'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { isIdentical, MoveStand, run } from './move_stand.ts'
 
 const { DONE, FAILED } = move.Session_State
@@ -302,6 +308,44 @@ describe('differential restore', () => {
     } finally {
       await run('umount', [folder])
     }
+  })
+
+  it.each([
+    [
+      'an overlay of itself',
+      'mv "$0" "$0.below"; qemu-img create -q -f qcow2 -F qcow2 -b "$0.below" "$0"',
+    ],
+    ['a copy', 'cp "$0" "$0.copy"; mv "$0.copy" "$0"'],
+  ])('writes into no image that became %s while its tables were checked', async (_, replace) => {
+    const path = await aged('qcow2')
+    const bin = stand.path(`bin-${count}`)
+    await mkdir(bin)
+    const real = process.env.PATH ?? ''
+    const script = `#!/bin/sh
+PATH=${real}
+[ -e ${bin}/replaced ] || (touch ${bin}/replaced; sh -c '${replace}' ${path})
+exec qemu-img "$@"
+`
+    await writeFile(join(bin, 'qemu-img'), script, { mode: 0o755 })
+    vi.stubEnv('PATH', `${bin}:${real}`)
+    try {
+      const session = await restore(path, QCOW2)
+      expect(session).toMatchObject({ state: FAILED, errorReason: 'IMAGE_CHANGED' })
+    } finally {
+      vi.unstubAllEnvs()
+    }
+    expect(existsSync(restoreMarkPath(path))).toBe(false)
+    expect((await restore(path, QCOW2)).errorMessage).toBe('')
+    expect(await isIdentical(wanted, path, 'qcow2')).toBe(true)
+  })
+
+  it('refuses a fixed VHD that a backup reads', async () => {
+    const path = await aged('vpc', stand.folder, 'subformat=fixed,force_size=on')
+    await using backup = await StorageDaemon.start({ folder: stand.path('backup') })
+    await backup.lockFile('d0', path, false)
+    const session = await restore(path, VHD)
+    expect(session).toMatchObject({ state: FAILED, errorReason: 'TARGET_IN_USE' })
+    expect(existsSync(restoreMarkPath(path))).toBe(false)
   })
 
   it('changes no byte when one of the images cannot be marked', async () => {

@@ -8,12 +8,15 @@ import { join } from 'node:path'
 import { asBackupError, BackupError, type Reason } from '@blockferry/errors'
 import {
   assertNoWriter,
+  assertSameFile,
   checkLayer,
   endDaemonsIn,
+  findAgain,
   findImage,
-  type ImageLayer,
+  type ImageDisk,
   QmpRefusal,
   rememberState,
+  rememberStates,
   StorageDaemon,
 } from '@blockferry/hypervisor'
 import { forgetCached, lockImage, type RestoredImageAddress } from '@blockferry/native'
@@ -42,7 +45,7 @@ export interface HeldImage {
 
 /**
  * Errors: TARGET_IN_USE, TARGET_DENIED, TARGET_WRITE_FAILED, IMAGE_MISSING, IMAGE_DAMAGED,
- * IMAGE_FORMAT_WRONG, DISK_FORMAT_UNSUPPORTED, TOOL_MISSING.
+ * IMAGE_CHANGED, IMAGE_FORMAT_WRONG, DISK_FORMAT_UNSUPPORTED, TOOL_MISSING.
  */
 export async function holdImage(
   image: HeldImage,
@@ -152,15 +155,18 @@ class DaemonHold implements ImageHold {
   }
 
   static async take(image: HeldImage, folder: string, signal: AbortSignal): Promise<DaemonHold> {
-    const { path, disk } = image
-    const layers = await layersOf(image)
+    const { path } = image
+    const disk = await findDisk(image)
+    const { id, layers } = disk
+    const states = await rememberStates({ disks: [disk] }, signal)
     // Writing into tables that contradict each other would spoil what is right.
-    for (const layer of layers) await checkLayer(disk, layer, signal).catch(failedCheck(path))
+    for (const layer of layers) await checkLayer(id, layer, signal).catch(failedCheck(path))
     const daemon = await StorageDaemon.start({ folder, signal })
     try {
-      await daemon.openImage({ nodeName: node, layers, writable: true }).catch((thrown) => {
-        throw thrown instanceof QmpRefusal ? openFailure(path, thrown.description) : thrown
-      })
+      await daemon.openImage({ nodeName: node, layers, writable: true })
+      // A check takes minutes, and nothing was locked before.
+      await findAgain(disk)
+      for (const state of states) await assertSameFile(state)
       const answer = await readNode(daemon)
       if (answer.image['format-specific']?.data?.['create-type'] === 'streamOptimized') {
         throw notWritable(image, 'its data is compressed, and nothing in it can be written again')
@@ -172,7 +178,7 @@ class DaemonHold implements ImageHold {
       return new DaemonHold(daemon, path, uri, answer)
     } catch (thrown) {
       await daemon.close()
-      throw thrown
+      throw thrown instanceof QmpRefusal ? openFailure(path, thrown.description) : thrown
     }
   }
 
@@ -208,15 +214,14 @@ class DaemonHold implements ImageHold {
 }
 
 /** The image with what lies below it. What is written must be one file: the one that is locked. */
-async function layersOf({ path, disk, format }: HeldImage): Promise<ImageLayer[]> {
+async function findDisk({ path, disk, format }: HeldImage): Promise<ImageDisk> {
   const found = await findImage({ path, id: disk, format }, null)
   if (found.kind !== 'disk') {
     const { reason, message } = found.kind === 'refused' ? found : found.uncovered
     throw new BackupError(reason as Reason, `restore over ${path}: ${message}`, { target: path })
   }
-  const { layers } = found.disk
-  const parts = layers[0]?.parts ?? []
-  if (parts.length === 0) return layers
+  const parts = found.disk.layers[0]?.parts ?? []
+  if (parts.length === 0) return found.disk
   throw notWritable({ path, format }, `it keeps its data in other files (${parts.join(', ')})`)
 }
 

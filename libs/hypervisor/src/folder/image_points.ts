@@ -144,9 +144,12 @@ export async function checkImages(vm: ImageVm, signal: AbortSignal): Promise<voi
 }
 
 /** The states of all files of all disks, each once. */
-export async function rememberStates(vm: ImageVm, signal: AbortSignal): Promise<ImageState[]> {
+export async function rememberStates(
+  { disks }: Pick<ImageVm, 'disks'>,
+  signal: AbortSignal,
+): Promise<ImageState[]> {
   const states: ImageState[] = []
-  const paths = new Set(vm.disks.flatMap(({ layers }) => filesOf(layers)))
+  const paths = new Set(disks.flatMap(({ layers }) => filesOf(layers)))
   for (const path of paths) states.push(await rememberState(path, signal))
   return states
 }
