@@ -362,6 +362,37 @@ exec qemu-img "$@"
     expect((await restore(one, RAW)).errorMessage).toBe('')
   })
 
+  it('leaves no mark of its own when a later image cannot be marked', async () => {
+    const disks = ['a', 'b', 'c'].map((disk) => ({
+      disk,
+      sizeBytes: BigInt(size),
+      address: { $case: 'rawPath' as const, value: wanted },
+    }))
+    const made = await stand.backup(stand.request(disks))
+    const [whole, half, third] = [await aged('raw'), await aged('raw'), await aged('raw')]
+    await writeFile(restoreMarkPath(half), '{}')
+    // A folder in the place of the mark itself.
+    await mkdir(restoreMarkPath(third))
+    const order = [
+      { disk: 'a', targetPath: whole, format: RAW, replace: true },
+      { disk: 'b', targetPath: half, format: RAW, replace: true },
+      { disk: 'c', targetPath: third, format: RAW, replace: true },
+    ]
+    const failed = await stand.restore(made.name, order, { differential: true })
+    expect(failed.state).toBe(FAILED)
+    expect(failed.errorMessage).toContain(third)
+    expect(existsSync(restoreMarkPath(whole))).toBe(false)
+    expect(existsSync(restoreMarkPath(half))).toBe(true)
+    expect((await readdir(stand.folder)).filter((name) => name.endsWith('.new'))).toEqual([])
+    await rmdir(restoreMarkPath(third))
+    const session = await stand.restore(made.name, order, { differential: true })
+    expect(session.errorMessage).toBe('')
+    for (const path of [whole, half, third]) {
+      expect(await isIdentical(wanted, path)).toBe(true)
+      expect(existsSync(restoreMarkPath(path))).toBe(false)
+    }
+  })
+
   it('refuses an image of another size and one that is missing', async () => {
     const larger = await stand.raw('larger.raw', size + 4096, [{ offset: 0, size: 512, seed: 1 }])
     const before = await readFile(larger)
