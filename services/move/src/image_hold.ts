@@ -19,9 +19,9 @@ import {
   rememberStates,
   StorageDaemon,
 } from '@blockferry/hypervisor'
-import { forgetCached, lockImage, type RestoredImageAddress } from '@blockferry/native'
+import { forgetCached, type RestoredImageAddress } from '@blockferry/native'
 import type { ImageFormatName } from '@blockferry/proto'
-import { isSameFile } from './place_image.ts'
+import { inUse, openLocked } from './image_lock.ts'
 import { atTarget } from './target_failure.ts'
 
 export interface ImageHold extends AsyncDisposable {
@@ -80,7 +80,7 @@ export async function holdImage(
 
 /** What the file system holds is read, not what the page cache has kept of a write that failed. */
 export async function readFromDisk(path: string): Promise<void> {
-  await using file = await openFile(path, 'r')
+  await using file = await atTarget('open', path, () => open(path, 'r'))
   await forgetCached(file.fd, path)
 }
 
@@ -99,19 +99,9 @@ class RawHold implements ImageHold {
   }
 
   static async take(path: string): Promise<RawHold> {
-    const file = await openFile(path, 'r+')
-    try {
-      lockImage(file.fd, path)
-      // Another restore may have swapped the image before it was locked.
-      if (!(await isSameFile(path, `/proc/self/fd/${file.fd}`))) {
-        throw inUse(path, 'another process has just replaced it')
-      }
-      const { size } = await file.stat()
-      return new RawHold(file, path, size)
-    } catch (thrown) {
-      await file.close()
-      throw thrown
-    }
+    const file = await openLocked(path, 'r+')
+    const { size } = await file.stat()
+    return new RawHold(file, path, size)
   }
 
   /** A raw image has no room for a record of changes. */
@@ -250,10 +240,6 @@ async function assertUnused(path: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function openFile(path: string, flags: string): Promise<FileHandle> {
-  return await atTarget('open', path, () => open(path, flags))
-}
-
 const failedCheck = (path: string) => (thrown: unknown) => {
   const failure = asBackupError(thrown)
   if (failure?.reason === 'IMAGE_IN_USE') throw inUse(path, 'another process has it open')
@@ -279,13 +265,6 @@ function openFailure(path: string, cause: string): BackupError {
     metadata,
   )
 }
-
-const inUse = (path: string, cause: string): BackupError =>
-  new BackupError(
-    'TARGET_IN_USE',
-    `restore over ${path}: ${cause}; power the VM off first, and wait for its backup`,
-    { target: path, cause },
-  )
 
 /** Short, since a socket lies below, and the same for every restore over the image. */
 const shortName = (path: string): string =>
