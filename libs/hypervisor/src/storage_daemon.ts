@@ -11,7 +11,7 @@ import { basename, dirname, join } from 'node:path'
 import { after, monotonicMs, sleep } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import { filesOf, type ImageLayer } from './image/image_layers.ts'
-import { fileNode, layersNode } from './image/image_node.ts'
+import { fileNode, layersNode, lockedNode } from './image/image_node.ts'
 import { foreignLimits } from './image/limits.ts'
 import { cutOffReaders, removeExport } from './nbd_export.ts'
 import { Qmp } from './qmp.ts'
@@ -109,7 +109,7 @@ export class StorageDaemon implements AsyncDisposable {
     for (const path of files) this.#files.add(path)
     await this.#add({ ...layersNode(layers, writable), 'node-name': nodeName })
     const sizeBytes = await this.#assertOpened(nodeName)
-    // QEMU's formats lock their own file, but neither what lies below nor plain bytes.
+    // What is open for writing is locked by that; a reader locks neither what lies below nor plain bytes.
     for (const [index, path] of files.entries()) {
       if (writable && index === 0) continue
       const isDevice = layers.some((layer) => layer.path === path && layer.isDevice)
@@ -120,19 +120,11 @@ export class StorageDaemon implements AsyncDisposable {
 
   /**
    * Keeps every program that respects QEMU's locks from writing to the file, without
-   * interpreting it. A raw node that nobody reads takes no lock by itself; blkdebug, told which
-   * permissions to take and which to refuse to others, does.
+   * interpreting it.
    */
   async lockFile(nodeName: string, path: string, isDevice: boolean): Promise<void> {
     this.#files.add(path)
-    await this.#add({
-      driver: 'blkdebug',
-      'node-name': nodeName,
-      image: fileNode(path, isDevice),
-      'read-only': true,
-      'take-child-perms': ['consistent-read'],
-      'unshare-child-perms': ['write', 'resize'],
-    })
+    await this.#add({ ...lockedNode(fileNode(path, isDevice)), 'node-name': nodeName })
   }
 
   /** Shows a node; answers its libnbd URI. `bitmaps` become metadata contexts. */

@@ -11,7 +11,7 @@ namespace blockferry {
 
 // Locks the open file as a writer who lets nobody read or write beside it. The lock belongs to
 // the open file description: it ends when the last duplicate of `fd` is closed, so also when this
-// process is killed. `fd` is open for reading and writing. TARGET_IN_USE when somebody has the
+// process is killed. `fd` is open for reading, at least. TARGET_IN_USE when somebody has the
 // image open; TARGET_WRITE_FAILED when its file system has no locks.
 Status LockImage(int fd, const std::string& path);
 

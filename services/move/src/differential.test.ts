@@ -11,14 +11,20 @@ import {
   rmdir,
   stat,
   symlink,
+  writeFile,
 } from 'node:fs/promises'
 import { join } from 'node:path'
 import { sleep } from '@blockferry/core'
 import { asBackupError, type BackupError } from '@blockferry/errors'
-import { bitmapName, restoreIncomplete, restoreMarkPath } from '@blockferry/hypervisor'
+import {
+  bitmapName,
+  restoreIncomplete,
+  restoreMarkPath,
+  StorageDaemon,
+} from '@blockferry/hypervisor'
 import { lockImage } from '@blockferry/native'
 import { move } from '@blockferry/proto'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { isIdentical, MoveStand, run } from './move_stand.ts'
 
 const { DONE, FAILED } = move.Session_State
@@ -304,6 +310,44 @@ describe('differential restore', () => {
     }
   })
 
+  it.each([
+    [
+      'an overlay of itself',
+      'mv "$0" "$0.below"; qemu-img create -q -f qcow2 -F qcow2 -b "$0.below" "$0"',
+    ],
+    ['a copy', 'cp "$0" "$0.copy"; mv "$0.copy" "$0"'],
+  ])('writes into no image that became %s while its tables were checked', async (_, replace) => {
+    const path = await aged('qcow2')
+    const bin = stand.path(`bin-${count}`)
+    await mkdir(bin)
+    const real = process.env.PATH ?? ''
+    const script = `#!/bin/sh
+PATH=${real}
+[ -e ${bin}/replaced ] || (touch ${bin}/replaced; sh -c '${replace}' ${path})
+exec qemu-img "$@"
+`
+    await writeFile(join(bin, 'qemu-img'), script, { mode: 0o755 })
+    vi.stubEnv('PATH', `${bin}:${real}`)
+    try {
+      const session = await restore(path, QCOW2)
+      expect(session).toMatchObject({ state: FAILED, errorReason: 'IMAGE_CHANGED' })
+    } finally {
+      vi.unstubAllEnvs()
+    }
+    expect(existsSync(restoreMarkPath(path))).toBe(false)
+    expect((await restore(path, QCOW2)).errorMessage).toBe('')
+    expect(await isIdentical(wanted, path, 'qcow2')).toBe(true)
+  })
+
+  it('refuses a fixed VHD that a backup reads', async () => {
+    const path = await aged('vpc', stand.folder, 'subformat=fixed,force_size=on')
+    await using backup = await StorageDaemon.start({ folder: stand.path('backup') })
+    await backup.lockFile('d0', path, false)
+    const session = await restore(path, VHD)
+    expect(session).toMatchObject({ state: FAILED, errorReason: 'TARGET_IN_USE' })
+    expect(existsSync(restoreMarkPath(path))).toBe(false)
+  })
+
   it('changes no byte when one of the images cannot be marked', async () => {
     const one = await aged('raw')
     const before = await readFile(one)
@@ -316,6 +360,37 @@ describe('differential restore', () => {
     expect(existsSync(restoreMarkPath(one))).toBe(false)
     await rmdir(inTheWay)
     expect((await restore(one, RAW)).errorMessage).toBe('')
+  })
+
+  it('leaves no mark of its own when a later image cannot be marked', async () => {
+    const disks = ['a', 'b', 'c'].map((disk) => ({
+      disk,
+      sizeBytes: BigInt(size),
+      address: { $case: 'rawPath' as const, value: wanted },
+    }))
+    const made = await stand.backup(stand.request(disks))
+    const [whole, half, third] = [await aged('raw'), await aged('raw'), await aged('raw')]
+    await writeFile(restoreMarkPath(half), '{}')
+    // A folder in the place of the mark itself.
+    await mkdir(restoreMarkPath(third))
+    const order = [
+      { disk: 'a', targetPath: whole, format: RAW, replace: true },
+      { disk: 'b', targetPath: half, format: RAW, replace: true },
+      { disk: 'c', targetPath: third, format: RAW, replace: true },
+    ]
+    const failed = await stand.restore(made.name, order, { differential: true })
+    expect(failed.state).toBe(FAILED)
+    expect(failed.errorMessage).toContain(third)
+    expect(existsSync(restoreMarkPath(whole))).toBe(false)
+    expect(existsSync(restoreMarkPath(half))).toBe(true)
+    expect((await readdir(stand.folder)).filter((name) => name.endsWith('.new'))).toEqual([])
+    await rmdir(restoreMarkPath(third))
+    const session = await stand.restore(made.name, order, { differential: true })
+    expect(session.errorMessage).toBe('')
+    for (const path of [whole, half, third]) {
+      expect(await isIdentical(wanted, path)).toBe(true)
+      expect(existsSync(restoreMarkPath(path))).toBe(false)
+    }
   })
 
   it('refuses an image of another size and one that is missing', async () => {

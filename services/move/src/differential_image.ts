@@ -28,6 +28,8 @@ export class DifferentialImage {
   readonly path: string
   readonly #order: DifferentialOrder
   #hold: ImageHold | null = null
+  /** It was whole before this session marked it. */
+  #isNewlyMarked = false
 
   private constructor(order: DifferentialOrder, path: string) {
     this.disk = order.disk
@@ -70,7 +72,13 @@ export class DifferentialImage {
 
   /** REQUIRES: it is held. */
   async mark(): Promise<void> {
+    this.#isNewlyMarked = !(await isMarked(this.path))
     await writeMark({ ...this.#order.restore, image: this.path, disk: this.disk.id })
+  }
+
+  /** REQUIRES: the session has written to no image. A mark that was there before stays. */
+  async takeBackMark(): Promise<void> {
+    if (this.#isNewlyMarked) await removeMark(this.path)
   }
 
   /** Makes the image hold the disk, durably. REQUIRES: every image of the session is marked. */

@@ -36,7 +36,7 @@ export class DifferentialSession extends Session {
     const { disksMax } = this.#limits
     await inOrder(images, (image) => image.hold(runFolder, signal))
     signal.throwIfAborted()
-    await inOrder(images, (image) => image.mark())
+    await markAll(images)
     await workOnEach(images, disksMax, signal, (image, stop) =>
       explained(image, () => image.write(held.repository, stop)),
     )
@@ -46,6 +46,17 @@ export class DifferentialSession extends Session {
   protected async cleanUp(): Promise<void> {
     using _ = this.#work.held
     for (const image of this.#work.images) await image.release()
+  }
+}
+
+/** All or none: nothing is written before all are marked. */
+async function markAll(images: DifferentialImage[]): Promise<void> {
+  try {
+    await inOrder(images, (image) => image.mark())
+  } catch (thrown) {
+    // A mark that cannot be removed keeps backups from a whole image, and the next restore removes it.
+    for (const image of images) await image.takeBackMark().catch(() => {})
+    throw thrown
   }
 }
 

@@ -8,17 +8,20 @@ import { join } from 'node:path'
 import { asBackupError, BackupError, type Reason } from '@blockferry/errors'
 import {
   assertNoWriter,
+  assertSameFile,
   checkLayer,
   endDaemonsIn,
+  findAgain,
   findImage,
-  type ImageLayer,
+  type ImageDisk,
   QmpRefusal,
   rememberState,
+  rememberStates,
   StorageDaemon,
 } from '@blockferry/hypervisor'
-import { forgetCached, lockImage, type RestoredImageAddress } from '@blockferry/native'
+import { forgetCached, type RestoredImageAddress } from '@blockferry/native'
 import type { ImageFormatName } from '@blockferry/proto'
-import { isSameFile } from './place_image.ts'
+import { inUse, openLocked } from './image_lock.ts'
 import { atTarget } from './target_failure.ts'
 
 export interface ImageHold extends AsyncDisposable {
@@ -42,7 +45,7 @@ export interface HeldImage {
 
 /**
  * Errors: TARGET_IN_USE, TARGET_DENIED, TARGET_WRITE_FAILED, IMAGE_MISSING, IMAGE_DAMAGED,
- * IMAGE_FORMAT_WRONG, DISK_FORMAT_UNSUPPORTED, TOOL_MISSING.
+ * IMAGE_CHANGED, IMAGE_FORMAT_WRONG, DISK_FORMAT_UNSUPPORTED, TOOL_MISSING.
  */
 export async function holdImage(
   image: HeldImage,
@@ -77,7 +80,7 @@ export async function holdImage(
 
 /** What the file system holds is read, not what the page cache has kept of a write that failed. */
 export async function readFromDisk(path: string): Promise<void> {
-  await using file = await openFile(path, 'r')
+  await using file = await atTarget('open', path, () => open(path, 'r'))
   await forgetCached(file.fd, path)
 }
 
@@ -96,19 +99,9 @@ class RawHold implements ImageHold {
   }
 
   static async take(path: string): Promise<RawHold> {
-    const file = await openFile(path, 'r+')
-    try {
-      lockImage(file.fd, path)
-      // Another restore may have swapped the image before it was locked.
-      if (!(await isSameFile(path, `/proc/self/fd/${file.fd}`))) {
-        throw inUse(path, 'another process has just replaced it')
-      }
-      const { size } = await file.stat()
-      return new RawHold(file, path, size)
-    } catch (thrown) {
-      await file.close()
-      throw thrown
-    }
+    const file = await openLocked(path, 'r+')
+    const { size } = await file.stat()
+    return new RawHold(file, path, size)
   }
 
   /** A raw image has no room for a record of changes. */
@@ -152,15 +145,18 @@ class DaemonHold implements ImageHold {
   }
 
   static async take(image: HeldImage, folder: string, signal: AbortSignal): Promise<DaemonHold> {
-    const { path, disk } = image
-    const layers = await layersOf(image)
+    const { path } = image
+    const disk = await findDisk(image)
+    const { id, layers } = disk
+    const states = await rememberStates({ disks: [disk] }, signal)
     // Writing into tables that contradict each other would spoil what is right.
-    for (const layer of layers) await checkLayer(disk, layer, signal).catch(failedCheck(path))
+    for (const layer of layers) await checkLayer(id, layer, signal).catch(failedCheck(path))
     const daemon = await StorageDaemon.start({ folder, signal })
     try {
-      await daemon.openImage({ nodeName: node, layers, writable: true }).catch((thrown) => {
-        throw thrown instanceof QmpRefusal ? openFailure(path, thrown.description) : thrown
-      })
+      await daemon.openImage({ nodeName: node, layers, writable: true })
+      // A check takes minutes, and nothing was locked before.
+      await findAgain(disk)
+      for (const state of states) await assertSameFile(state)
       const answer = await readNode(daemon)
       if (answer.image['format-specific']?.data?.['create-type'] === 'streamOptimized') {
         throw notWritable(image, 'its data is compressed, and nothing in it can be written again')
@@ -172,7 +168,7 @@ class DaemonHold implements ImageHold {
       return new DaemonHold(daemon, path, uri, answer)
     } catch (thrown) {
       await daemon.close()
-      throw thrown
+      throw thrown instanceof QmpRefusal ? openFailure(path, thrown.description) : thrown
     }
   }
 
@@ -208,15 +204,14 @@ class DaemonHold implements ImageHold {
 }
 
 /** The image with what lies below it. What is written must be one file: the one that is locked. */
-async function layersOf({ path, disk, format }: HeldImage): Promise<ImageLayer[]> {
+async function findDisk({ path, disk, format }: HeldImage): Promise<ImageDisk> {
   const found = await findImage({ path, id: disk, format }, null)
   if (found.kind !== 'disk') {
     const { reason, message } = found.kind === 'refused' ? found : found.uncovered
     throw new BackupError(reason as Reason, `restore over ${path}: ${message}`, { target: path })
   }
-  const { layers } = found.disk
-  const parts = layers[0]?.parts ?? []
-  if (parts.length === 0) return layers
+  const parts = found.disk.layers[0]?.parts ?? []
+  if (parts.length === 0) return found.disk
   throw notWritable({ path, format }, `it keeps its data in other files (${parts.join(', ')})`)
 }
 
@@ -245,10 +240,6 @@ async function assertUnused(path: string, signal: AbortSignal): Promise<void> {
   }
 }
 
-async function openFile(path: string, flags: string): Promise<FileHandle> {
-  return await atTarget('open', path, () => open(path, flags))
-}
-
 const failedCheck = (path: string) => (thrown: unknown) => {
   const failure = asBackupError(thrown)
   if (failure?.reason === 'IMAGE_IN_USE') throw inUse(path, 'another process has it open')
@@ -274,13 +265,6 @@ function openFailure(path: string, cause: string): BackupError {
     metadata,
   )
 }
-
-const inUse = (path: string, cause: string): BackupError =>
-  new BackupError(
-    'TARGET_IN_USE',
-    `restore over ${path}: ${cause}; power the VM off first, and wait for its backup`,
-    { target: path, cause },
-  )
 
 /** Short, since a socket lies below, and the same for every restore over the image. */
 const shortName = (path: string): string =>

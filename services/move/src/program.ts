@@ -165,6 +165,6 @@ const serverFailed = (path: string, what: string): BackupError =>
 const toolMissing = (program: string): BackupError =>
   new BackupError(
     'TOOL_MISSING',
-    `restore to an image of another format than raw, or over an image: ${program} is not installed; install the package qemu-utils, or restore to raw images`,
+    `restore to an image of another format than raw: ${program} is not installed; install the package qemu-utils, or restore to raw images`,
     { program, package: 'qemu-utils' },
   )

@@ -1,11 +1,22 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { sleep } from '@blockferry/core'
 import type { BackupError } from '@blockferry/errors'
+import { restoreMarkPath } from '@blockferry/hypervisor'
 import { move } from '@blockferry/proto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { isIdentical, MoveStand, oddName, run } from './move_stand.ts'
@@ -244,6 +255,50 @@ describe('replace', () => {
     }
   })
 
+  it('lets no other restore at the old and the new images before it has ended', async () => {
+    const address = { $case: 'rawPath' as const, value: image }
+    const made = await stand.backup(
+      stand.request(['a', 'b'].map((disk) => ({ disk, sizeBytes: BigInt(8 * mib), address }))),
+    )
+    const placed = await stand.raw('placed.raw', 8 * mib, [{ offset: 0, size: mib, seed: 7 }])
+    const placing = await stand.raw('placing.raw', 8 * mib, [{ offset: 0, size: mib, seed: 8 }])
+    const old = await readFile(placing)
+    // The second swap waits for a writer of its mark, which is a pipe.
+    const pipe = stand.path('pipe')
+    await run('mkfifo', [pipe])
+    await link(pipe, restoreMarkPath(placing))
+    const disk = { format: RAW, replace: true }
+    await stand.calls.startRestore({
+      sessionId: 'swap',
+      folder: stand.repository,
+      backupId: made.name.replace('backups/', ''),
+      disks: [
+        { ...disk, disk: 'a', targetPath: placed },
+        { ...disk, disk: 'b', targetPath: placing },
+      ],
+      startScriptPath: '',
+      differential: false,
+    })
+    try {
+      await waitForLock(placing)
+      for (const targetPath of [placed, placing]) {
+        const disks = [{ ...disk, disk: 'a', targetPath }]
+        const refused = await stand.restore(made.name, disks, { differential: true })
+        expect(refused).toMatchObject({ state: FAILED, errorReason: 'TARGET_IN_USE' })
+      }
+    } finally {
+      await (await open(pipe, 'r+')).close()
+    }
+    const session = await stand.until('swap', DONE, FAILED)
+    expect(session.errorMessage).toBe('')
+    expect((await readFile(session.disks[1]?.keptPath ?? '')).equals(old)).toBe(true)
+    for (const path of [placed, placing]) {
+      expect(existsSync(restoreMarkPath(path))).toBe(false)
+      const disks = [{ ...disk, disk: 'a', targetPath: path }]
+      expect((await stand.restore(made.name, disks, { differential: true })).state).toBe(DONE)
+    }
+  })
+
   it('leaves the old or the new image in place, whenever it is killed', async () => {
     const path = stand.path('killed')
     const place = fileURLToPath(new URL('./place_image.ts', import.meta.url))
@@ -271,6 +326,15 @@ describe('replace', () => {
     }
   })
 })
+
+async function waitForLock(path: string): Promise<void> {
+  const { ino } = await stat(path)
+  for (let tries = 0; tries < 200; tries++) {
+    if ((await readFile('/proc/locks', 'utf8')).includes(`:${ino} 100 `)) return
+    await sleep(10)
+  }
+  expect.unreachable('nobody locked the image in 2 s')
+}
 
 async function end(child: ChildProcess): Promise<void> {
   const exited = once(child, 'exit')

@@ -27,15 +27,24 @@ export async function writeMark(restore: MarkedRestore): Promise<void> {
   const path = restoreMarkPath(restore.image)
   const part = `${path}.new`
   await atTarget('prepare', part, () => removeFile(part))
-  const file = await atTarget('create', part, () => open(part, 'wx', 0o644))
   try {
-    await atTarget('write', part, () => file.writeFile(textOf(restore)))
-    await atTarget('make durable', part, () => file.sync())
+    await writeText(part, textOf(restore))
+    await atTarget('mark', restore.image, () => rename(part, path))
+  } catch (thrown) {
+    await removeFile(part).catch(() => {})
+    throw thrown
+  }
+  await sync(dirname(path))
+}
+
+async function writeText(path: string, text: string): Promise<void> {
+  const file = await atTarget('create', path, () => open(path, 'wx', 0o644))
+  try {
+    await atTarget('write', path, () => file.writeFile(text))
+    await atTarget('make durable', path, () => file.sync())
   } finally {
     await file.close()
   }
-  await atTarget('mark', restore.image, () => rename(part, path))
-  await sync(dirname(path))
 }
 
 /** Removes the mark, durably. REQUIRES: the image is whole and durable. */

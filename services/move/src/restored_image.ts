@@ -1,9 +1,10 @@
 // One disk on its way back: written under a temporary name beside its place.
-import { chmod, lstat, realpath, stat } from 'node:fs/promises'
+import { chmod, type FileHandle, lstat, realpath, stat } from 'node:fs/promises'
 import { BackupError } from '@blockferry/errors'
 import type { Repository, StoredDisk } from '@blockferry/native'
 import type { ImageFormatName } from '@blockferry/proto'
 import { assertFits, createParameters, type QemuFormat } from './image_format.ts'
+import { openLocked } from './image_lock.ts'
 import type { MovingDisk } from './moving_disk.ts'
 import {
   besidePath,
@@ -15,7 +16,7 @@ import {
   takeOver,
 } from './place_image.ts'
 import { newSocketPath, runQemuImg, serveImage } from './program.ts'
-import { placeAndUnmark, placeOverMarked } from './restore_mark.ts'
+import { isMarked, placeAndUnmark, placeOverMarked } from './restore_mark.ts'
 import { atTarget } from './target_failure.ts'
 import { assertOneFile, nameVmdk } from './vmdk_file.ts'
 
@@ -35,6 +36,7 @@ export class RestoredImage {
   readonly #stored: StoredDisk
   readonly #part: string
   readonly #kept: string | null
+  readonly #locked: FileHandle[] = []
 
   private constructor(order: ImageOrder, path: string, sessionId: string, index: number) {
     this.disk = order.disk
@@ -64,7 +66,8 @@ export class RestoredImage {
     await atTarget('prepare', path, () => removeFile(image.#part))
     if (!replace && (await exists(path))) throw targetExists(path, 'it exists')
     if (replace && order.format === 'vmdk') await assertOneFile(order.disk.id, path)
-    if (replace) await checkUnused(path)
+    // Not only when it is swapped, hours later.
+    if (replace) await (await openLocked(path, 'r')).close()
     if (order.format !== 'raw') await runQemuImg(['--version'])
     order.disk.targetPath = path
     return image
@@ -81,12 +84,14 @@ export class RestoredImage {
     await sync(this.#part)
   }
 
-  /** Gives the image its name. */
+  /** Gives the image its name. Nobody else gets at it, nor at the one it replaces, before `cleanUp`. */
   async place(): Promise<TakeBack> {
     if (this.#kept === null) {
+      if (await isMarked(this.path)) await this.#lock(this.#part)
       return await placeAndUnmark(this.path, null, () => placeNew(this.#part, this.path))
     }
-    await checkUnused(this.path)
+    await this.#lock(this.path)
+    await this.#lock(this.#part)
     const takeBack = await placeOverMarked(this.#part, this.path, this.#kept)
     this.disk.keptPath = this.#kept
     return async () => {
@@ -95,9 +100,14 @@ export class RestoredImage {
     }
   }
 
-  /** Removes the temporary name. */
+  /** Removes the temporary name and the locks. */
   async cleanUp(): Promise<void> {
+    for (const file of this.#locked.splice(0)) await file.close()
     await removeFile(this.#part)
+  }
+
+  async #lock(path: string): Promise<void> {
+    this.#locked.push(await openLocked(path, 'r'))
   }
 
   async #writeByQemu(
@@ -143,25 +153,6 @@ export class RestoredImage {
     await this.disk.run(repository.restoreDisk(this.#stored, target), signal)
     this.disk.finish(this.#stored.root)
   }
-}
-
-// QEMU locks what it writes. blkdebug lets us ask for the lock of any format: a plain raw node would
-// share everything and notice nobody.
-async function checkUnused(path: string): Promise<void> {
-  const node = {
-    driver: 'blkdebug',
-    image: { driver: 'file', filename: path },
-    'take-child-perms': ['consistent-read'],
-    'unshare-child-perms': ['write', 'resize'],
-  }
-  const { code, stderr } = await runQemuImg(['info', `json:${JSON.stringify(node)}`])
-  if (code === 0) return
-  if (!stderr.includes('lock')) throw createFailure(path, stderr)
-  throw new BackupError(
-    'TARGET_IN_USE',
-    `replace ${path}: another process has it open; power the VM off first`,
-    { target: path },
-  )
 }
 
 /** Also a symbolic link that leads nowhere is in the way. */

@@ -24,7 +24,9 @@ import type { BeginPoint, Vm } from '../driver.ts'
 import { restoreMarkPath } from '../restore_mark.ts'
 import { daemonFolder, findStorageDaemons, StorageDaemon } from '../storage_daemon.ts'
 import { FolderDriver } from './folder_driver.ts'
+import { ImagePoints } from './image_points.ts'
 import { assertUnchanged, rememberState } from './image_state.ts'
+import { imageVmOfPaths } from './image_vm.ts'
 
 const signal = () => new AbortController().signal
 const qemuImg = (...args: string[]) => execFileSync('qemu-img', args, { stdio: 'pipe' })
@@ -383,6 +385,21 @@ describe('point over images', () => {
     expect((await failure(driver.beginPoint(request('a'), signal()))).reason).toBe('IMAGE_DAMAGED')
   })
 
+  it('reads no image that became an overlay of itself since it was looked at', async () => {
+    const path = await qcow2('a/d.qcow2', '8M')
+    write('qcow2', path, '0x11', '0', '3M')
+    const points = new ImagePoints({ runFolder, tag: 'abcdef' })
+    const find = async () => {
+      const vm = await imageVmOfPaths('a', [path])
+      await rename(path, `${path}.below`)
+      await qcow2('a/d.qcow2', '8M', '-F', 'qcow2', '-b', `${path}.below`)
+      return vm
+    }
+    const begun = failure(points.begin(request('a'), find, signal()))
+    expect(await begun).toMatchObject({ reason: 'IMAGE_CHANGED', metadata: { path } })
+    await expectNothingLeft()
+  })
+
   it('names a VM, an image and a backing file that are not there', async () => {
     await image('a/d.raw', 512)
     expect((await failure(driver.beginPoint(request('nope'), signal()))).reason).toBe(
@@ -534,6 +551,25 @@ describe('storage daemon', () => {
     await daemon.close()
     expect(qemuImg('info', path).toString()).toContain('name: b')
     await expectNothingLeft()
+  })
+
+  it.each([
+    ['fixed VHD', 'vpc', 'subformat=fixed,force_size=on'],
+    ['dynamic VHD', 'vpc', 'subformat=dynamic,force_size=on'],
+    ['VHDX', 'vhdx', 'subformat=dynamic'],
+    ['VDI', 'vdi', 'static=off'],
+    ['VMDK', 'vmdk', 'subformat=monolithicSparse'],
+  ])('shares a %s that it writes with no other writer', async (_, driver, options) => {
+    const path = join(images, 'd')
+    qemuImg('create', '-q', '-f', driver, '-o', options, path, '8M')
+    const { disks } = await imageVmOfPaths('x', [path])
+    const node = { nodeName: 'n', layers: disks[0]?.layers ?? [], writable: true }
+    const folder = () => daemonFolder(runFolder, 'abcdef', newPointId())
+    await using daemon = await StorageDaemon.start({ folder: folder() })
+    await daemon.openImage(node)
+    await using other = await StorageDaemon.start({ folder: folder() })
+    await expect(other.openImage(node)).rejects.toThrow(/lock/)
+    await expect(other.lockFile('l', path, false)).rejects.toThrow(/lock/)
   })
 })
 

@@ -1,12 +1,13 @@
 // Which VMs a folder of images holds: every sub-folder with an image or a `vm.yaml`
 // is one, every `*.yaml` in the folder itself is another. Nothing large is left out in
-// silence: a file that is neither an image nor named in the YAML is reported as uncovered.
+// silence: a file that is neither an image nor named in the YAML is reported as uncovered, and so
+// is an image in a folder further down.
 import type { Dirent } from 'node:fs'
 import { lstat, readdir, readFile, stat } from 'node:fs/promises'
 import { basename, extname, join, resolve } from 'node:path'
 import { BackupError } from '@blockferry/errors'
 import { filesOf } from '../image/image_layers.ts'
-import { probeImage } from '../image/image_probe.ts'
+import { type FolderFile, type FolderUnseen, filesIn, imagesBelow } from './image_files.ts'
 import {
   findImage,
   type ImageFinding,
@@ -18,11 +19,6 @@ import { parseVmFile, type VmFile, VmFileInvalid } from './vm_file.ts'
 
 const vmFileName = 'vm.yaml'
 const yamlBytesMax = 256 * 1024
-const diskExtensions = ['.raw', '.img', '.qcow2', '.vmdk', '.vhd', '.vhdx', '.vdi', '.qed']
-// What a restore in place leaves beside an image: the one it replaced, and, while it works, the new
-// one or the mark of a half restored one. None of them is a disk of the machine.
-const restoreLeftover =
-  /\.before-\d{8}-\d{6}-[0-9a-f]{6}$|^\..*\.part$|\.restore-incomplete(\.new)?$/
 // Firmware variables, logs and scripts are smaller, disks are not.
 const reportedBytesMin = 1024 * 1024
 const emptyVmFile: VmFile = { id: null, name: null, disks: null, stop: null, start: null }
@@ -58,7 +54,8 @@ async function vmOfFolder(path: string, root: string): Promise<ImageVm | null> {
   }
   const findings = await findEveryImage(path, entries, root)
   if (findings.length === 0) return null
-  return imageVm({ identity: name, name, stop: null, start: null }, findings)
+  const below = await findBelow(path, entries, root, findings)
+  return imageVm({ identity: name, name, stop: null, start: null }, [...findings, ...below])
 }
 
 async function vmOfYaml(path: string, nameDefault: string, root: string): Promise<ImageVm> {
@@ -85,22 +82,40 @@ async function vmOfYaml(path: string, nameDefault: string, root: string): Promis
     )
   }
   const entries = await readdir(folder, { withFileTypes: true })
-  return imageVm(about, await findEveryImage(folder, entries, root))
+  const findings = await findEveryImage(folder, entries, root)
+  return imageVm(about, [...findings, ...(await findBelow(folder, entries, root, findings))])
 }
 
-/** The images of a folder in the order of their names, and what else is large. */
+/** The images of a folder, and what else is large. */
 async function findEveryImage(folder: string, entries: Dirent[], root: string) {
-  const wanted: ImageWanted[] = []
-  const others: ImageFinding[] = []
-  for (const { name } of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
-    if (restoreLeftover.test(name)) continue
-    const path = join(folder, name)
-    const found = await stat(path).catch(() => null)
-    if (found && !found.isFile()) continue
-    if (await looksLikeImage(path)) wanted.push({ path, id: name, format: null })
-    else if (found && found.size >= reportedBytesMin) others.push(notAnImage(path, found.size))
-  }
-  return withoutBackingFiles([...(await findAll(wanted, root)), ...others])
+  const files = await filesIn(folder, entries)
+  const images = files.filter(({ isImage }) => isImage)
+  const others = files.filter((file) => !file.isImage && file.sizeBytes >= reportedBytesMin)
+  const findings = await findAll(images.map(asWanted), root)
+  return withoutBackingFiles([...findings, ...others.map(notAnImage)])
+}
+
+/**
+ * An image in a sub-folder is no disk, but the machine may really run from it, as from VirtualBox's
+ * snapshots: then what lies above is its disk as it was once. `above` are the findings there.
+ */
+async function findBelow(
+  folder: string,
+  entries: Dirent[],
+  root: string,
+  above: ImageFinding[],
+): Promise<ImageFinding[]> {
+  const { images, unseen } = await imagesBelow(folder, entries)
+  const findings = await findAll(images.map(asWanted), root)
+  const used = new Set([
+    ...above.flatMap((one) => (one.kind === 'disk' ? filesOf(one.disk.layers) : [])),
+    ...findings.flatMap((one) => (one.kind === 'disk' ? filesOf(one.disk.layers).slice(1) : [])),
+  ])
+  const uncovered = images.flatMap((file, index) => {
+    const finding = findings[index]
+    return finding && !used.has(file.path) ? [noDiskBelow(file, finding)] : []
+  })
+  return [...uncovered, ...unseen.map(notSeen)]
 }
 
 async function findAll(wanted: ImageWanted[], root: string): Promise<ImageFinding[]> {
@@ -121,22 +136,42 @@ function withoutBackingFiles(findings: ImageFinding[]): ImageFinding[] {
   )
 }
 
-async function looksLikeImage(path: string): Promise<boolean> {
-  if (diskExtensions.includes(extname(path).toLowerCase())) return true
-  const probe = await probeImage(path).catch(() => null)
-  return probe !== null && !(probe.kind === 'readable' && probe.format === 'raw')
+const asWanted = ({ path, name }: FolderFile): ImageWanted => ({ path, id: name, format: null })
+
+const nameIt = `name it under "disks" in ${vmFileName}`
+
+const uncovered = (
+  { name, path, sizeBytes }: Omit<FolderFile, 'isImage'>,
+  reason: string,
+  message: string,
+): ImageFinding => ({
+  kind: 'uncovered',
+  uncovered: { id: name, location: path, sizeBytes, reason, message },
+})
+
+const notAnImage = (file: FolderFile): ImageFinding =>
+  uncovered(
+    file,
+    'DISK_FORMAT_UNSUPPORTED',
+    `${file.path} is not known to be a disk; if it is one, ${nameIt}`,
+  )
+
+function noDiskBelow(file: FolderFile, finding: ImageFinding): ImageFinding {
+  const advice = `if the machine runs from it, as from a snapshot, the backup holds an older state of its disk: delete the snapshot, or ${nameIt}`
+  if (finding.kind === 'disk') {
+    const message = `image ${file.path} lies in a sub-folder and is not backed up; ${advice}`
+    return uncovered(file, 'DISK_FORMAT_UNSUPPORTED', message)
+  }
+  const { reason, message } = finding.kind === 'uncovered' ? finding.uncovered : finding
+  return uncovered(file, reason, `${message}; ${advice}`)
 }
 
-const notAnImage = (path: string, sizeBytes: number): ImageFinding => ({
-  kind: 'uncovered',
-  uncovered: {
-    id: basename(path),
-    location: path,
-    sizeBytes,
-    reason: 'DISK_FORMAT_UNSUPPORTED',
-    message: `${path} is not known to be a disk; if it is one, name it under "disks" in ${vmFileName}`,
-  },
-})
+const notSeen = ({ name, path, cause }: FolderUnseen): ImageFinding =>
+  uncovered(
+    { name, path, sizeBytes: 0 },
+    'HOST_DENIED',
+    `look for images in ${path}: ${cause}; it was not looked into: name the machine's disks under "disks" in ${vmFileName}`,
+  )
 
 /** The parsed file, or what is wrong with it. */
 async function readVmFile(path: string): Promise<VmFile | string> {

@@ -1,9 +1,10 @@
 // Points over the images of machines that are off. A point creates nothing on the
 // disks; it consists of QEMU's lock on every image, held by a storage daemon, of the promise
 // that the files do not change, checked at the end, and of a machine that may have to be started again.
+import { isDeepStrictEqual } from 'node:util'
 import { wallMs } from '@blockferry/core'
 import { BackupError, type Reason } from '@blockferry/errors'
-import type { BeginPoint, Point, PointDisk } from '../driver.ts'
+import type { BeginPoint, Point, PointDisk, Vm } from '../driver.ts'
 import { TableDamaged } from '../image/block_table.ts'
 import { readDataExtents } from '../image/data_extents.ts'
 import { filesOf } from '../image/image_layers.ts'
@@ -11,11 +12,20 @@ import { chooseBases } from '../qemu/bitmaps.ts'
 import { QmpRefusal } from '../qmp.ts'
 import type { StorageDaemon } from '../storage_daemon.ts'
 import { checkLayer, explainRefusal, tablesDamaged } from './image_check.ts'
-import { assertNoWriter, assertUnchanged, type ImageState, rememberState } from './image_state.ts'
-import { type ImageDisk, type ImageVm, toVm } from './image_vm.ts'
+import {
+  assertNoWriter,
+  assertSameFile,
+  assertUnchanged,
+  type ImageState,
+  notWhatItWas,
+  rememberState,
+} from './image_state.ts'
+import { findImage, type ImageDisk, type ImageFinding, type ImageVm, toVm } from './image_vm.ts'
 import type { PointFile } from './point_file.ts'
 import { PointKeeper, type PointKeeperOptions } from './point_keeper.ts'
 import { runHook } from './run_hook.ts'
+
+type DiskFinding = Extract<ImageFinding, { kind: 'disk' }>
 
 export class ImagePoints {
   readonly keeper: PointKeeper
@@ -69,6 +79,7 @@ export class ImagePoints {
       disks.push(await openDisk(daemon, disk, index, changeNotes(disk, request), signal))
     }
     await assertNoWriter(file.states)
+    await assertFoundAgain(vm, file.states)
     for (const state of file.states) await assertUnchanged(state)
     assertSizes(vm, file.states)
     await checkImages(vm, signal)
@@ -101,6 +112,30 @@ function disksGone({ bases }: BeginPoint, vm: ImageVm): Point['decisions'] {
     }))
 }
 
+/**
+ * Looks again at an image that is open by now. It was opened by what an earlier look had found: an
+ * overlay that took its place since would be read without what lies below it, as zeroes. Errors:
+ * IMAGE_CHANGED.
+ */
+export async function findAgain({ id, path, format, layers }: ImageDisk): Promise<DiskFinding> {
+  const found = await findImage({ path, id, format }, null)
+  if (found.kind === 'disk' && isDeepStrictEqual(found.disk.layers, layers)) return found
+  throw notWhatItWas(path, 'its format, its size or the files it consists of changed')
+}
+
+/**
+ * What was found out about the images holds of the files that are open. REQUIRES: they are locked,
+ * and `states` is older than that. Errors: IMAGE_CHANGED, RESTORE_INCOMPLETE.
+ */
+export async function assertFoundAgain(vm: ImageVm, states: ImageState[]): Promise<void> {
+  for (const disk of vm.disks) {
+    const { refused } = await findAgain(disk)
+    if (refused) throw refusal(vm, refused)
+  }
+  // After the look: it must have been at the files that were opened.
+  for (const state of states) await assertSameFile(state)
+}
+
 /** Errors: IMAGE_DAMAGED. */
 export async function checkImages(vm: ImageVm, signal: AbortSignal): Promise<void> {
   for (const { id, layers } of vm.disks) {
@@ -109,9 +144,12 @@ export async function checkImages(vm: ImageVm, signal: AbortSignal): Promise<voi
 }
 
 /** The states of all files of all disks, each once. */
-export async function rememberStates(vm: ImageVm, signal: AbortSignal): Promise<ImageState[]> {
+export async function rememberStates(
+  { disks }: Pick<ImageVm, 'disks'>,
+  signal: AbortSignal,
+): Promise<ImageState[]> {
   const states: ImageState[] = []
-  const paths = new Set(vm.disks.flatMap(({ layers }) => filesOf(layers)))
+  const paths = new Set(disks.flatMap(({ layers }) => filesOf(layers)))
   for (const path of paths) states.push(await rememberState(path, signal))
   return states
 }
@@ -180,9 +218,7 @@ export function assertSizes(vm: ImageVm, states: ImageState[]): void {
 
 /** Errors: the VM's refusal, VM_WITHOUT_DISKS. */
 export function assertReadable(vm: ImageVm): void {
-  if (vm.refused) {
-    throw new BackupError(vm.refused.reason as Reason, vm.refused.message, { vm: vm.name })
-  }
+  if (vm.refused) throw refusal(vm, vm.refused)
   if (vm.disks.length > 0) return
   const seen = vm.uncovered.map((disk) => disk.message).join('; ')
   throw new BackupError(
@@ -191,3 +227,6 @@ export function assertReadable(vm: ImageVm): void {
     { vm: vm.name },
   )
 }
+
+const refusal = ({ name }: ImageVm, { reason, message }: NonNullable<Vm['refused']>): BackupError =>
+  new BackupError(reason as Reason, message, { vm: name })

@@ -38,12 +38,27 @@ export async function rememberState(path: string, signal: AbortSignal): Promise<
   return await stateOf(path)
 }
 
+/** For files that we write to ourselves. Errors: IMAGE_CHANGED. */
+export async function assertSameFile(before: ImageState): Promise<void> {
+  const now = await stateOf(before.path).catch(() => null)
+  if (now && isSameFile(before, now)) return
+  throw notWhatItWas(before.path, now ? 'another file took its place' : 'it is gone')
+}
+
+/** An image that is open is not the one that was looked at before. */
+export const notWhatItWas = (path: string, cause: string): BackupError =>
+  new BackupError(
+    'IMAGE_CHANGED',
+    `open image ${path}: ${cause} since it was looked at; try again when nobody changes the images of the machine`,
+    { path, cause },
+  )
+
 /** Errors: IMAGE_CHANGED with what changed. */
 export async function assertUnchanged(before: ImageState): Promise<void> {
   const now = await stateOf(before.path).catch(() => null)
   const cause = !now
     ? 'it is gone'
-    : now.device !== before.device || now.inode !== before.inode
+    : !isSameFile(before, now)
       ? 'another file took its place'
       : now.sizeBytes !== before.sizeBytes
         ? `its size went from ${before.sizeBytes} to ${now.sizeBytes} bytes`
@@ -57,6 +72,9 @@ export async function assertUnchanged(before: ImageState): Promise<void> {
     { path: before.path, cause },
   )
 }
+
+const isSameFile = (one: ImageState, other: ImageState): boolean =>
+  one.device === other.device && one.inode === other.inode
 
 function wasWritten(before: ImageState, now: ImageState): boolean {
   if (before.deviceWrites !== null) return now.deviceWrites !== before.deviceWrites

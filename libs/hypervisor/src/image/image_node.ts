@@ -18,7 +18,10 @@ export function layersNode([top, ...below]: ImageLayer[], isWritable = false): N
 export function layerNode(layer: ImageLayer, isWritable = false): NodeOptions {
   const file = fileNode(layer.path, layer.isDevice, isWritable)
   const common = { file, ...access(isWritable) }
-  if (layer.isPlain) return { driver: 'raw', size: layer.sizeBytes, ...common }
+  if (layer.isPlain) {
+    const plain = isWritable ? lockedNode(file, true) : file
+    return { driver: 'raw', size: layer.sizeBytes, ...common, file: plain }
+  }
   switch (layer.format) {
     case 'raw':
     case 'vdi':
@@ -40,6 +43,18 @@ export const fileNode = (path: string, isDevice: boolean, isWritable = false): N
   driver: isDevice ? 'host_device' : 'file',
   filename: path,
   ...access(isWritable),
+})
+
+/**
+ * Plain bytes that are locked as a format of QEMU locks its file: raw shares all, and takes nothing
+ * while nobody reads it. blkdebug takes the permissions that it is told to, and refuses them to others.
+ */
+export const lockedNode = (file: NodeOptions, isWritable = false): NodeOptions => ({
+  driver: 'blkdebug',
+  image: file,
+  ...access(isWritable),
+  'take-child-perms': isWritable ? ['consistent-read', 'write', 'resize'] : ['consistent-read'],
+  'unshare-child-perms': ['write', 'resize'],
 })
 
 const access = (isWritable: boolean): NodeOptions =>

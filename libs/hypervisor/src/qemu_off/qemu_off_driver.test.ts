@@ -1,11 +1,11 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { newPointId, sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { BaseCandidate, BeginPoint, Point, PointDisk, Vm } from '../driver.ts'
 import { bitmapName } from '../qemu/bitmaps.ts'
 import { restoreMarkPath } from '../restore_mark.ts'
@@ -37,6 +37,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
+  vi.unstubAllEnvs()
   await driver[Symbol.asyncDispose]()
   expect(await findStorageDaemons(runFolder)).toEqual([])
   await rm(home, { recursive: true })
@@ -231,6 +232,31 @@ describe('point of a QEMU machine that is off', () => {
     expect(vm?.disks.map(({ id }) => id)).toEqual(['a', 'b'])
     const refused = await failure(driver.beginPoint(request(), signal()))
     expect(refused.reason).toBe('RESTORE_INCOMPLETE')
+  })
+
+  it.each([
+    [
+      'an overlay of itself',
+      'mv a.qcow2 below; qemu-img create -q -f qcow2 -F qcow2 -b below a.qcow2',
+    ],
+    ['a rebased one', 'cp b.qcow2 below; qemu-img rebase -u -F qcow2 -b below a.qcow2'],
+    ['a copy', 'cp a.qcow2 copy; mv copy a.qcow2'],
+    ['a half restored one', `touch ${restoreMarkPath('a.qcow2')}`],
+  ])('reads no image that became %s while its tables were checked', async (_, replace) => {
+    write('a', '1', '0', '3M')
+    const bin = join(home, 'bin')
+    await mkdir(bin)
+    const done = join(home, 'replaced')
+    const once = `[ -e ${done} ] || (touch ${done}; cd ${home}; ${replace})`
+    const path = process.env.PATH ?? ''
+    const script = `#!/bin/sh\nPATH=${path}\n${once}\nexec qemu-img "$@"\n`
+    await writeFile(join(bin, 'qemu-img'), script, { mode: 0o755 })
+    vi.stubEnv('PATH', `${bin}:${path}`)
+    const changed = await failure(driver.beginPoint(request(), signal()))
+    expect(changed.reason).toBe(
+      replace.startsWith('touch') ? 'RESTORE_INCOMPLETE' : 'IMAGE_CHANGED',
+    )
+    expect(await driver.findPoints(signal())).toEqual([])
   })
 
   it('lists a machine whose image is gone as refused', async () => {

@@ -17,6 +17,7 @@ import type {
 } from '../driver.ts'
 import { explainRefusal } from '../folder/image_check.ts'
 import {
+  assertFoundAgain,
   assertReadable,
   assertSizes,
   checkImages,
@@ -88,9 +89,12 @@ export class QemuOffDriver implements HypervisorDriver {
     }
     return await this.#keeper.begin(about, async (file) => {
       // Before anything of ours opens the files for writing, too.
-      await assertNoWriter(await rememberStates(vm, signal))
+      const states = await rememberStates(vm, signal)
+      await assertNoWriter(states)
       await checkImages(vm, signal)
       const daemon = await this.#keeper.startDaemon(file, signal)
+      await openImages(daemon, vm, signal)
+      await assertFoundAgain(vm, states)
       const disks = await takePoint(daemon, vm, request, signal)
       file.states = await rememberStates(vm, signal)
       assertSizes(vm, file.states)
@@ -168,6 +172,7 @@ function asOff(known: Vm, images: ImageVm): Vm {
   return { ...toVm(images), uncovered, config: known.config }
 }
 
+/** REQUIRES: the images are open. */
 async function takePoint(
   daemon: StorageDaemon,
   vm: ImageVm,
@@ -175,7 +180,6 @@ async function takePoint(
   signal: AbortSignal,
 ): Promise<PointDisk[]> {
   const { pointId, repositoryId, bases, committedPointIds } = request
-  await openImages(daemon, vm, signal)
   const before = await readBitmapDisks(daemon.qmp, vm)
   for (const disk of before) {
     for (const name of staleBitmaps(disk, repositoryId, committedPointIds)) {
