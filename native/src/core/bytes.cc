@@ -1,10 +1,6 @@
 #include "core/bytes.h"
 
-#include <sys/random.h>
-
 #include <cassert>
-#include <cerrno>
-#include <cstdlib>
 
 namespace blockferry {
 
@@ -49,18 +45,6 @@ bool ParseHex(std::string_view hex, MutableBytes bytes) {
     bytes[i] = static_cast<std::byte>(high * 16 + low);
   }
   return true;
-}
-
-void FillRandom(MutableBytes bytes) {
-  while (!bytes.empty()) {
-    ssize_t size = getrandom(bytes.data(), bytes.size(), 0);
-    if (size < 0) {
-      // Only a kernel without the call fails otherwise, and then no key may be made.
-      if (errno != EINTR) std::abort();
-      continue;
-    }
-    bytes = bytes.subspan(static_cast<size_t>(size));
-  }
 }
 
 }  // namespace blockferry

@@ -55,7 +55,13 @@ class CrashFiles : public FileSystem {
   // The machine is up again; handles from before are not to be used.
   void Restart(Survivor survivor, uint32_t seed) {
     std::mt19937 random(seed);
+    std::vector<Renamed> renamed = std::exchange(renamed_, {});
+    for (Renamed& one : renamed) {
+      const auto found = one.to_folder->entries.find(one.to_name);
+      one.was_there_at_the_end = found != one.to_folder->entries.end() && found->second == one.node;
+    }
     if (survivor != Survivor::kProcess) Forget(root_, survivor == Survivor::kMixture, &random);
+    if (survivor == Survivor::kMixture) KeepRenamed(renamed);
     Plan(0, false, {});
   }
 
@@ -158,6 +164,15 @@ class CrashFiles : public FileSystem {
     std::map<std::string, std::shared_ptr<Node>> synced_entries;
   };
 
+  struct Renamed {
+    std::shared_ptr<Node> node;
+    std::shared_ptr<Node> from_folder;
+    std::string from_name;
+    std::shared_ptr<Node> to_folder;
+    std::string to_name;
+    bool was_there_at_the_end = false;
+  };
+
   class Handle : public File {
    public:
     Handle(CrashFiles* files, std::shared_ptr<Node> node, std::string path)
@@ -231,9 +246,29 @@ class CrashFiles : public FileSystem {
       return FileError("rename", from, ENOENT);
     }
     if (!replace && to_folder->entries.contains(to_name)) return FileError("rename", from, EEXIST);
-    to_folder->entries[to_name] = from_folder->entries[from_name];
+    const std::shared_ptr<Node> node = from_folder->entries[from_name];
+    const auto synced = from_folder->synced_entries.find(from_name);
+    if (synced != from_folder->synced_entries.end() && synced->second == node) {
+      renamed_.push_back({node, from_folder, from_name, to_folder, to_name});
+    }
+    to_folder->entries[to_name] = node;
     from_folder->entries.erase(from_name);
     return {};
+  }
+
+  // A journal has both halves of a rename or neither: what was durable at its old place and is
+  // nowhere now is there still, unless it was removed at the new one.
+  static void KeepRenamed(const std::vector<Renamed>& renamed) {
+    for (const Renamed& one : renamed) {
+      if (!one.was_there_at_the_end) continue;
+      const auto has = [&](const std::shared_ptr<Node>& folder, const std::string& name) {
+        const auto found = folder->entries.find(name);
+        return found != folder->entries.end() && found->second == one.node;
+      };
+      if (has(one.from_folder, one.from_name) || has(one.to_folder, one.to_name)) continue;
+      one.from_folder->entries[one.from_name] = one.node;
+      one.from_folder->synced_entries = one.from_folder->entries;
+    }
   }
 
   std::shared_ptr<Node> FindNode(const std::string& path) {
@@ -307,6 +342,7 @@ class CrashFiles : public FileSystem {
 
   mutable std::mutex mutex_;
   std::shared_ptr<Node> root_;
+  std::vector<Renamed> renamed_;  // What was durable where it was renamed from.
   uint64_t call_count_ = 0;
   uint64_t planned_call_ = 0;
   bool planned_crash_ = false;

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "core/crash_files.h"
+#include "core/replayed_random.h"
 #include "repository/collector.h"
 #include "repository/patch.h"
 #include "repository/test_disk.h"
@@ -55,10 +56,10 @@ class History {
  public:
   struct Counts {
     uint64_t commits = 0, fenced = 0, collections = 0, deleted = 0, spared = 0, copied = 0,
-             waiting = 0, dropped = 0, undeleted = 0, killed = 0, patches = 0, resurrected = 0;
+             waiting = 0, dropped = 0, undeleted = 0, killed = 0, crashes = 0, patches = 0;
   };
 
-  explicit History(uint64_t seed) : random_(seed), seed_(seed) {}
+  explicit History(uint64_t seed) : random_(seed), ids_(seed) {}
 
   Counts Run() {
     EXPECT_TRUE(Repository::Create(files_, kFolder).ok());
@@ -333,8 +334,22 @@ class History {
         if (is_new_boot) clock_.reading.boot_id[1] = std::byte{7};
       });
     }
+    // The machine of the storage crashes under all of them.
+    const bool may_crash = OneIn(3);
+    if (may_crash) files_.CrashAt(1 + Below(OneIn(2) ? 60 : 300));
     Turns turns(random_());
     turns.Run(files_, std::move(processes), OneIn(2) ? 2 + Below(10) : 20 + Below(300));
+    if (!may_crash) return;
+    using Survivor = CrashFiles::Survivor;
+    static constexpr Survivor kSurvivors[] = {Survivor::kProcess, Survivor::kPlatter,
+                                              Survivor::kMixture};
+    const bool has_crashed = files_.planned_fault_came();
+    counts_.crashes += has_crashed ? 1 : 0;
+    if (has_crashed) {
+      files_.Restart(kSurvivors[Below(3)], static_cast<uint32_t>(random_()));
+    } else {
+      files_.FailAt(0, {});
+    }
   }
 
   // Whatever is listed reads back as it was written, and everything that has to be listed is.
@@ -401,7 +416,7 @@ class History {
   }
 
   Random random_;
-  uint64_t seed_;
+  ReplayedRandom ids_;
   CrashFiles files_;
   TestClock clock_;
   uint64_t number_ = 0;
@@ -431,6 +446,7 @@ TEST(CollectionModel, LosesNoBackupInAnyHistory) {
     sum.dropped += counts.dropped;
     sum.undeleted += counts.undeleted;
     sum.killed += counts.killed;
+    sum.crashes += counts.crashes;
     sum.patches += counts.patches;
   }
   const auto show = [](const char* what, uint64_t count) {
@@ -447,6 +463,7 @@ TEST(CollectionModel, LosesNoBackupInAnyHistory) {
   show("dropped backups", sum.dropped);
   show("undeleted", sum.undeleted);
   show("killed", sum.killed);
+  show("crashes", sum.crashes);
   show("patches", sum.patches);
   std::printf("\n");
 }

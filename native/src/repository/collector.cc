@@ -108,7 +108,9 @@ class Collector {
         return Fenced();
       }
       const std::string path = all + "/" + entry.name;
-      const Status fenced = files_.RenameNoReplace(path, path + kFencedSuffix);
+      // A name of its own: a crash may have kept that of an earlier rename.
+      const std::string mine = "." + name_.substr(kTokenTextSize + 1);
+      const Status fenced = files_.RenameNoReplace(path, path + mine + kFencedSuffix);
       if (!fenced.ok() && !IsGoneAlready(fenced)) return fenced;
     }
     RETURN_IF_ERROR(files_.SyncFolder(all));
