@@ -218,6 +218,18 @@ export const Reason = {
    * FAILED_PRECONDITION.
    */
   KEY_SLOT_LAST: 69,
+  /** BACKUP_HELD - The backup is held and cannot be removed. Code: FAILED_PRECONDITION. */
+  BACKUP_HELD: 70,
+  /**
+   * BACKUP_LOCKED - The backup is locked until some repository time and cannot be removed before. Code:
+   * FAILED_PRECONDITION.
+   */
+  BACKUP_LOCKED: 71,
+  /**
+   * COLLECTION_BLOCKED - Backups that cannot be read keep the repository from being collected: what they need is not
+   * known. Code: FAILED_PRECONDITION.
+   */
+  COLLECTION_BLOCKED: 72,
 } as const;
 
 export type Reason = typeof Reason[keyof typeof Reason];
@@ -293,6 +305,9 @@ export namespace Reason {
   export type KEY_MISSING = typeof Reason.KEY_MISSING;
   export type KEY_WRONG = typeof Reason.KEY_WRONG;
   export type KEY_SLOT_LAST = typeof Reason.KEY_SLOT_LAST;
+  export type BACKUP_HELD = typeof Reason.BACKUP_HELD;
+  export type BACKUP_LOCKED = typeof Reason.BACKUP_LOCKED;
+  export type COLLECTION_BLOCKED = typeof Reason.COLLECTION_BLOCKED;
 }
 
 export function reasonFromJSON(object: any): Reason {
@@ -507,6 +522,15 @@ export function reasonFromJSON(object: any): Reason {
     case 69:
     case "REASON_KEY_SLOT_LAST":
       return Reason.KEY_SLOT_LAST;
+    case 70:
+    case "REASON_BACKUP_HELD":
+      return Reason.BACKUP_HELD;
+    case 71:
+    case "REASON_BACKUP_LOCKED":
+      return Reason.BACKUP_LOCKED;
+    case 72:
+    case "REASON_COLLECTION_BLOCKED":
+      return Reason.COLLECTION_BLOCKED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }
@@ -654,6 +678,12 @@ export function reasonToJSON(object: Reason): string {
       return "REASON_KEY_WRONG";
     case Reason.KEY_SLOT_LAST:
       return "REASON_KEY_SLOT_LAST";
+    case Reason.BACKUP_HELD:
+      return "REASON_BACKUP_HELD";
+    case Reason.BACKUP_LOCKED:
+      return "REASON_BACKUP_LOCKED";
+    case Reason.COLLECTION_BLOCKED:
+      return "REASON_COLLECTION_BLOCKED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Reason");
   }
