@@ -6,10 +6,9 @@
 
 #include "core/endian.h"
 #include "repository/checkpoint_files.h"
-#include "repository/manifest_list.h"
+#include "repository/manifest_mark.h"
 #include "repository/mark.h"
 #include "repository/pack_format.h"
-#include "repository/removal_mark.h"
 #include "repository/repository_format.h"
 #include "repository/waiting_list.h"
 #include "repository/writer_name.h"
@@ -123,18 +122,12 @@ class Collector {
   }
 
   // What a collector that is fenced had taken away is deleted in its place: it had the right to.
-  // Only of a manifest the marks may have changed since.
   Status FinishFor(const std::string& folder) {
     const Result<std::vector<FolderEntry>> entries = files_.List(folder);
     if (IsGoneAlready(entries.status())) return {};
     RETURN_IF_ERROR(entries);
     for (const FolderEntry& entry : *entries) {
-      const std::string path = folder + "/" + entry.name;
-      if (entry.name.ends_with(kManifestSuffix)) {
-        RETURN_IF_ERROR(DropOrPutBack(path));
-      } else {
-        RETURN_IF_ERROR(RemoveIfThere(path));
-      }
+      RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
     }
     const Status removed = files_.RemoveFolder(folder);
     return IsGoneAlready(removed) ? Status() : removed;
@@ -211,11 +204,11 @@ class Collector {
 
   // ---- Backups whose undo window is over
 
-  bool IsExpired(const ListedManifest& listed) {
-    if (!listed.is_removed || listed.is_held) return false;
+  bool IsExpired(const ListedManifest& listed) const {
+    if (listed.is_dropped) return true;
+    if (!listed.removed_time || listed.is_held) return false;
     if (listed.manifest && listed.manifest->lock_until > now_) return false;
-    const Result<uint64_t> removed = ReadMarkTime(files_, MarkOf(listed.path, kRemovedSuffix));
-    return removed.ok() && *removed <= now_ && now_ - *removed >= options_.undo_window;
+    return *listed.removed_time <= now_ && now_ - *listed.removed_time >= options_.undo_window;
   }
 
   Status DropExpired() {
@@ -223,83 +216,94 @@ class Collector {
                      repository_.ListManifests(std::nullopt));
     for (const ListedManifest& one : listed) {
       RETURN_IF_ERROR(cancel_->Check());
-      if (!IsExpired(one)) continue;
-      const std::string vm = FileOf(FolderOf(one.path));
-      const std::string taken = OwnPath(vm + "." + FileOf(one.path));
-      ASSIGN_OR_RETURN(const bool is_taken, Move(one.path, taken));
-      if (!is_taken) continue;
-      ASSIGN_OR_RETURN(const bool is_dropped, DropTaken(taken));
-      if (is_dropped) report_.dropped_backups.push_back(vm + "/" + one.backup_id);
+      if (IsExpired(one)) RETURN_IF_ERROR(Drop(one));
+    }
+    return RemoveOldMarks();
+  }
+
+  // From the renaming of the mark on nobody has the backup back. A collector that was fenced
+  // meanwhile may rename as well: the mark is the one that was looked at, or there is none.
+  Status Drop(const ListedManifest& listed) {
+    const std::string stem = StemOf(listed.path);
+    const std::string folder = FolderOf(listed.path);
+    if (!listed.is_dropped) {
+      using Kind = ManifestMark::Kind;
+      const Status dropped = files_.Rename(NameOf({stem, Kind::kRemoved, *listed.removed_time}),
+                                           NameOf({stem, Kind::kDropped, *listed.removed_time}));
+      if (IsGoneAlready(dropped)) return {};
+      RETURN_IF_ERROR(dropped);
+      RETURN_IF_ERROR(files_.SyncFolder(folder));
+    }
+    RETURN_IF_ERROR(RemoveIfThere(listed.path));
+    RETURN_IF_ERROR(files_.SyncFolder(folder));
+    report_.dropped_backups.push_back(FileOf(folder) + "/" + listed.backup_id);
+    return {};
+  }
+
+  // Marks whose manifest is gone.
+  Status RemoveOldMarks() {
+    const std::string manifests = repository_.Path(kManifestsFolder);
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(manifests));
+    for (const FolderEntry& vm : vms) {
+      const std::string folder = manifests + "/" + vm.name;
+      ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
+      std::set<std::string> stems;
+      for (const FolderEntry& entry : entries) {
+        if (entry.name.ends_with(kManifestSuffix)) stems.insert(StemOf(entry.name));
+      }
+      for (const FolderEntry& entry : entries) {
+        const std::optional<ManifestMark> mark = ParseManifestMark(entry.name);
+        if (!mark || stems.contains(mark->stem)) continue;
+        RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
+      }
     }
     return {};
   }
 
-  Status DropOrPutBack(const std::string& taken) { return ToStatus(DropTaken(taken)); }
-
-  // `taken` is a manifest in the folder of a collector. It goes back when somebody undeleted or
-  // held the backup before it was taken.
-  Result<bool> DropTaken(const std::string& taken) {
-    const std::string file = FileOf(taken);
-    const size_t dot = file.find('.');
-    const std::string manifest =
-        repository_.ManifestFolder(file.substr(0, dot)) + "/" + file.substr(dot + 1);
-    // A power cut in the middle of the rename has left it at both places.
-    ASSIGN_OR_RETURN(const bool is_back, IsThere(manifest));
-    if (is_back) {
-      RETURN_IF_ERROR(RemoveIfThere(taken));
-      return false;
-    }
-    ASSIGN_OR_RETURN(const bool is_removed, IsThere(MarkOf(manifest, kRemovedSuffix)));
-    ASSIGN_OR_RETURN(const bool is_held, IsThere(MarkOf(manifest, kHeldSuffix)));
-    if (!is_removed || is_held) {
-      const Status back = files_.RenameNoReplace(taken, manifest);
-      if (!back.ok() && !IsGoneAlready(back)) return back;
-      RETURN_IF_ERROR(files_.SyncFolder(FolderOf(manifest)));
-      return false;
-    }
-    // It must not come back after a power cut, without what it needs.
-    RETURN_IF_ERROR(files_.SyncFolder(FolderOf(manifest)));
-    RETURN_IF_ERROR(RemoveIfThere(taken));
-    RETURN_IF_ERROR(RemoveIfThere(MarkOf(manifest, kRemovedSuffix)));
-    return true;
-  }
-
-  Result<bool> IsThere(const std::string& path) {
-    const Result<std::unique_ptr<File>> file = files_.OpenForRead(path);
-    if (IsGoneAlready(file.status())) return false;
-    RETURN_IF_ERROR(file);
-    return true;
-  }
-
-  // ---- What there is. In this order: packs, sessions, manifests. Who wrote a pack had opened its
-  // session before; a session that has ended meanwhile has left its manifest.
+  // ---- What there is. In this order: packs, sessions, manifests, and the packs again. Who wrote a
+  // pack that is seen first had opened its session before; a session that has ended meanwhile has
+  // left its manifest; and the packs that such a manifest leads to are all seen then.
 
   Status Look() {
     packs_.clear();
     batches_.clear();
-    for (int i = 0; i < 256; ++i) RETURN_IF_ERROR(LookAtFolder(static_cast<std::byte>(i)));
+    known_.clear();
+    RETURN_IF_ERROR(LookAtPacks(false));
     RETURN_IF_ERROR(LookAtSessions());
     RETURN_IF_ERROR(LookAtBatches());
     ASSIGN_OR_RETURN(manifests_, repository_.ListManifests(std::nullopt));
+    for (const MarkedPack& pack : packs_) known_.insert(pack.id);
+    RETURN_IF_ERROR(LookAtPacks(true));
     return repository_.Refresh();
   }
 
-  Status LookAtFolder(std::byte number) {
+  Status LookAtPacks(bool is_again) {
+    for (int i = 0; i < 256; ++i) {
+      RETURN_IF_ERROR(LookAtFolder(static_cast<std::byte>(i), is_again));
+    }
+    return {};
+  }
+
+  Status LookAtFolder(std::byte number, bool is_again) {
     PackId any{number};
     const std::string folder = repository_.PackFolder(any);
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
+    // A copy that somebody renamed into place and did not sync may vanish in a power cut: nothing
+    // may be deleted because it is there.
+    if (!options_.dry_run) RETURN_IF_ERROR(files_.SyncFolder(folder));
     std::optional<PackFileName> tombstone;
     for (const FolderEntry& entry : entries) {
       std::optional<PackFileName> name = ParsePackFileName(entry.name);
       if (!name || name->id[0] != number) continue;
+      if (known_.contains(name->id)) continue;
       if (name->kind != PackFileName::Kind::kPack) {
-        // Of several, one is as good as another.
         batches_[name->batch].tombstones.push_back(*name);
         tombstone = std::move(name);
         continue;
       }
       MarkedPack pack;
       pack.id = name->id;
+      pack.is_new = is_again;
       if (tombstone && tombstone->id == name->id) pack.tombstone = tombstone;
       packs_.push_back(std::move(pack));
     }
@@ -386,8 +390,8 @@ class Collector {
     MarkOptions mark;
     mark.memory = options_.memory;
     for (const ListedManifest& one : manifests_) {
-      const bool is_about_to_go = options_.dry_run && IsExpired(one);
-      if (is_about_to_go) {
+      if (one.is_dropped) continue;
+      if (options_.dry_run && IsExpired(one)) {
         report_.dropped_backups.push_back(FileOf(FolderOf(one.path)) + "/" + one.backup_id);
         continue;
       }
@@ -430,7 +434,7 @@ class Collector {
   }
   // A session that is open has written it, or one that will be taken up again refers to it.
   bool IsInUse(const MarkedPack& pack) const {
-    return open_writers_.contains(pack.writer) || checkpointed_.contains(pack.id);
+    return pack.is_new || open_writers_.contains(pack.writer) || checkpointed_.contains(pack.id);
   }
 
   // A pack with a tombstone that is referred to all the same, by a session that was open before the
@@ -640,6 +644,7 @@ class Collector {
 
   // What was found by the last look.
   std::vector<MarkedPack> packs_;
+  std::set<PackId> known_;  // Those that were seen first.
   std::map<std::string, Batch> batches_;
   std::set<std::string> open_sessions_;
   std::set<std::string, std::less<>> open_writers_;

@@ -47,8 +47,10 @@ struct ListedManifest {
   // From the file's name, which a damaged file has, too; empty in a name that is none of ours.
   uint64_t sequence = 0;
   std::string backup_id;
-  bool is_removed = false;  // Kept for the undo window.
-  bool is_held = false;     // Somebody wants it kept.
+  bool is_held = false;  // Nobody removes it.
+  // Repository time at which it was removed; it can be undeleted until it is dropped.
+  std::optional<uint64_t> removed_time;
+  bool is_dropped = false;  // On its way out: what it needs may be gone.
   std::optional<Manifest> manifest;
   Status damage;  // Ok exactly when there is a manifest.
 };

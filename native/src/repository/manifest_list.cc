@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <iterator>
+#include <map>
 
 #include "repository/manifest_format.h"
+#include "repository/manifest_mark.h"
 #include "repository/repository_format.h"
 
 namespace blockferry {
@@ -31,13 +33,16 @@ std::optional<ManifestFileName> ParseManifestName(std::string_view name) {
   return parsed;
 }
 
-}  // namespace
-
-std::string MarkOf(std::string_view manifest_path, const char* suffix) {
-  return std::string(manifest_path.substr(
-             0, manifest_path.size() - std::string_view(kManifestSuffix).size())) +
-         suffix;
+// The latest removal counts.
+void SetMark(const ManifestMark& mark, ListedManifest* listed) {
+  using Kind = ManifestMark::Kind;
+  if (mark.kind == Kind::kHeld) listed->is_held = true;
+  if (mark.kind == Kind::kDropped) listed->is_dropped = true;
+  if (mark.kind != Kind::kRemoved) return;
+  listed->removed_time = std::max(listed->removed_time.value_or(0), mark.time);
 }
+
+}  // namespace
 
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
@@ -47,17 +52,15 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
   if (entries.status().Is(reason::kNotFound)) return {};
   RETURN_IF_ERROR(entries);
   std::vector<ListedManifest> found;
-  const auto has_mark = [&](const std::string& manifest_name, const char* suffix) {
-    const FolderEntry mark{MarkOf(manifest_name, suffix), false};
-    return std::binary_search(
-        entries->begin(), entries->end(), mark,
-        [](const FolderEntry& a, const FolderEntry& b) { return a.name < b.name; });
-  };
+  std::map<std::string, std::vector<ManifestMark>> marks;
+  for (const FolderEntry& entry : *entries) {
+    std::optional<ManifestMark> mark = ParseManifestMark(entry.name);
+    if (mark) marks[mark->stem].push_back(*std::move(mark));
+  }
   for (const FolderEntry& entry : *entries) {
     if (!entry.name.ends_with(kManifestSuffix)) continue;
     ListedManifest one;
-    one.is_removed = has_mark(entry.name, kRemovedSuffix);
-    one.is_held = has_mark(entry.name, kHeldSuffix);
+    for (const ManifestMark& mark : marks[StemOf(entry.name)]) SetMark(mark, &one);
     one.path = folder + "/" + entry.name;
     std::optional<ManifestFileName> name = ParseManifestName(entry.name);
     Result<ByteVector> bytes = ReadWholeFile(files, one.path, manifest_format::kFileSizeMax);

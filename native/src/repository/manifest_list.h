@@ -3,16 +3,12 @@
 #define BLOCKFERRY_REPOSITORY_MANIFEST_LIST_H_
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "core/file.h"
 #include "repository/manifest.h"
 
 namespace blockferry {
-
-// The name of the mark of that suffix that lies beside a manifest.
-std::string MarkOf(std::string_view manifest_path, const char* suffix);
 
 // Appends them in ascending sequence; a folder that does not exist holds none. What cannot be
 // trusted is listed with the reason, a listing that fails is an error.

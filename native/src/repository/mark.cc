@@ -17,6 +17,7 @@ constexpr size_t kChunksOfANode = 16;
 void Forget(MarkedPack* pack) {
   MarkedPack fresh;
   fresh.id = pack->id;
+  fresh.is_new = pack->is_new;
   fresh.tombstone = std::move(pack->tombstone);
   *pack = std::move(fresh);
 }

@@ -21,6 +21,7 @@ namespace blockferry {
 struct MarkedPack {
   PackId id{};
   std::optional<PackFileName> tombstone;
+  bool is_new = false;  // For the caller.
   std::string writer;
   uint64_t size = 0;  // Of the file.
   // Its table cannot be read, so nothing is known of it.
@@ -47,8 +48,9 @@ struct MarkOptions {
   uint64_t name_count = 0;
 };
 
-// Fills in what lies in `packs`, of which id and tombstone are given. COLLECTION_BLOCKED when a map
-// cannot be walked to its end. `read_table` answers NOT_FOUND for a pack that is gone.
+// Fills in what lies in `packs`, of which the id, tombstone and is_new are given.
+// COLLECTION_BLOCKED when a map cannot be walked to its end. `read_table` answers NOT_FOUND for a
+// pack that is gone.
 Status MarkPacks(const MarkOptions& options, MapNodeSource* nodes,
                  const std::function<Result<PackTable>(const PackId&)>& read_table,
                  const Cancel* cancel, std::vector<MarkedPack>* packs);

@@ -16,6 +16,7 @@
 #include "repository/block_geometry.h"
 #include "repository/chunk_reader.h"
 #include "repository/manifest.h"
+#include "repository/manifest_mark.h"
 #include "repository/pack_files.h"
 #include "repository/pack_format.h"
 #include "repository/pack_index.h"
@@ -90,11 +91,12 @@ class Repository : public ChunkReader {
 
   // A backup that is removed stays for the undo window, in which it can be had back; the next
   // collection after that gives its space free. Each of these is durable when it returns.
-  // BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED. Removing one that is removed is fine.
+  // BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED. What was asked for already is fine.
   Status RemoveBackup(const std::string& vm_pseudonym, const std::string& backup_id);
-  // BACKUP_NOT_FOUND when it is not among those that are removed.
+  // BACKUP_NOT_FOUND when its undo window is over.
   Status UndeleteBackup(const std::string& vm_pseudonym, const std::string& backup_id);
-  // A backup that is held is not removed, by nobody, until it is released.
+  // Nobody removes a backup that is held, until it is released. BACKUP_NOT_FOUND when it is
+  // removed.
   Status HoldBackup(const std::string& vm_pseudonym, const std::string& backup_id);
   Status ReleaseBackup(const std::string& vm_pseudonym, const std::string& backup_id);
 
@@ -139,8 +141,8 @@ class Repository : public ChunkReader {
   Status SyncManifests(const std::string& vm_pseudonym);
   Result<ListedManifest> FindManifest(const std::string& vm_pseudonym, const std::string& backup_id,
                                       std::string_view doing);
-  Status WriteMark(const std::string& path, uint64_t time);
-  Status RemoveMark(const std::string& path);
+  Status SetMark(const ListedManifest& listed, ManifestMark::Kind kind, uint64_t time);
+  Status RemoveMark(const ListedManifest& listed, ManifestMark::Kind kind, uint64_t time);
   Status RefreshFolder(std::byte number);
   Status ReadTable(const std::string& path, const ListedPack& listed);
   Result<size_t> ReadAnyPlace(const ReadOptions& options, const Digest& name, MutableBytes plain,

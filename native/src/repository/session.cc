@@ -313,7 +313,8 @@ Status Session::CheckReferences(const CommitOptions& options,
   bool has_base = options.base_backup_id.empty();
   for (const ListedManifest& one : listed) {
     if (!one.manifest) continue;
-    if (one.manifest->backup_id == options.base_backup_id) has_base = true;
+    // Of one that is dropped a part may be gone that a map still leads to.
+    if (one.manifest->backup_id == options.base_backup_id && !one.is_dropped) has_base = true;
     if (one.manifest->backup_id == options.backup_id) {
       return Status(
           reason::kAlreadyExists,
@@ -399,7 +400,12 @@ Result<Manifest> Session::Commit(const CommitOptions& options) {
   if (ended_) return Fenced("the session has ended");
   if (pack_ != nullptr) RETURN_IF_ERROR(BeginSealing());
   RETURN_IF_ERROR(EndSealing());
-  RETURN_IF_ERROR(CheckReferences(options, listed));
+  if (Status checked = CheckReferences(options, listed); !checked.ok()) {
+    // A collector does not wait for a session that was fenced.
+    const bool is_fenced =
+        repository_->files_.OpenForRead(candidate_path_).status().Is(reason::kNotFound);
+    return is_fenced ? Fenced("a newer session of this VM took over") : checked;
+  }
   if (options.lock_duration > 0) {
     ASSIGN_OR_RETURN(const RepositoryTime time, repository_->AdvanceTime(false));
     manifest.lock_until = time.now + options.lock_duration;

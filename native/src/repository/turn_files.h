@@ -5,6 +5,8 @@
 #define BLOCKFERRY_REPOSITORY_TURN_FILES_H_
 
 #include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -64,17 +66,17 @@ class Turns {
 
   class TurnFile : public File {
    public:
-    TurnFile(Turns* turns, size_t process, std::unique_ptr<File> file)
-        : turns_(turns), process_(process), file_(std::move(file)) {}
+    TurnFile(Turns* turns, size_t process, std::unique_ptr<File> file, std::string path)
+        : turns_(turns), process_(process), file_(std::move(file)), path_(std::move(path)) {}
     Result<size_t> ReadAt(uint64_t offset, MutableBytes out) override {
       return file_->ReadAt(offset, out);
     }
     Status Append(Bytes bytes) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "append to", path_));
       return file_->Append(bytes);
     }
     Status Sync() override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "sync", path_));
       return file_->Sync();
     }
     Result<uint64_t> Size() override { return file_->Size(); }
@@ -83,6 +85,7 @@ class Turns {
     Turns* turns_;
     size_t process_;
     std::unique_ptr<File> file_;
+    std::string path_;
   };
 
   class TurnFiles : public FileSystem {
@@ -90,54 +93,57 @@ class Turns {
     TurnFiles(Turns* turns, size_t process, FileSystem& files)
         : turns_(turns), process_(process), files_(files) {}
     Result<std::unique_ptr<File>> OpenForRead(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
-      return Wrap(files_.OpenForRead(path));
+      RETURN_IF_ERROR(turns_->Step(process_, "open", path));
+      return Wrap(files_.OpenForRead(path), path);
     }
     Result<std::unique_ptr<File>> CreateExclusive(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
-      return Wrap(files_.CreateExclusive(path));
+      RETURN_IF_ERROR(turns_->Step(process_, "create", path));
+      return Wrap(files_.CreateExclusive(path), path);
     }
     Status CreateFolder(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "create folder", path));
       return files_.CreateFolder(path);
     }
     Status Rename(const std::string& from, const std::string& to) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "rename", from, to));
       return files_.Rename(from, to);
     }
     Status RenameNoReplace(const std::string& from, const std::string& to) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "rename", from, to));
       return files_.RenameNoReplace(from, to);
     }
     Status SyncFolder(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "sync folder", path));
       return files_.SyncFolder(path);
     }
     Result<std::vector<FolderEntry>> List(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "list", path));
       return files_.List(path);
     }
     Status Remove(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "remove", path));
       return files_.Remove(path);
     }
     Status RemoveFolder(const std::string& path) override {
-      RETURN_IF_ERROR(turns_->Step(process_));
+      RETURN_IF_ERROR(turns_->Step(process_, "remove folder", path));
       return files_.RemoveFolder(path);
     }
 
    private:
-    Result<std::unique_ptr<File>> Wrap(Result<std::unique_ptr<File>> file) {
+    Result<std::unique_ptr<File>> Wrap(Result<std::unique_ptr<File>> file,
+                                       const std::string& path) {
       RETURN_IF_ERROR(file);
-      return std::unique_ptr<File>(std::make_unique<TurnFile>(turns_, process_, *std::move(file)));
+      return std::unique_ptr<File>(
+          std::make_unique<TurnFile>(turns_, process_, *std::move(file), path));
     }
     Turns* turns_;
     size_t process_;
     FileSystem& files_;
   };
 
-  // Before each call.
-  Status Step(size_t process) {
+  // Before each call. TRACE=1 shows what comes of it.
+  Status Step(size_t process, const char* what, const std::string& path,
+              const std::string& to = "") {
     std::unique_lock lock(mutex_);
     State& state = states_[process];
     ++state.call_count;
@@ -145,7 +151,12 @@ class Turns {
       Next();
       changed_.wait(lock, [&] { return current_ == process; });
     }
-    if (state.kill_at == 0 || state.call_count < state.kill_at) return {};
+    const bool is_killed = state.kill_at != 0 && state.call_count >= state.kill_at;
+    if (is_traced_) {
+      std::printf("%zu%s %s %s %s\n", process, is_killed ? " (killed)" : "", what, path.c_str(),
+                  to.c_str());
+    }
+    if (!is_killed) return {};
     return Status(reason::kRepositoryUnreachable, "the process was killed");
   }
 
@@ -176,6 +187,7 @@ class Turns {
     changed_.notify_all();
   }
 
+  const bool is_traced_ = std::getenv("TRACE") != nullptr;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::mt19937_64 random_;

@@ -5,7 +5,6 @@
 #include "core/endian.h"
 
 namespace blockferry {
-namespace {
 
 std::string Hex16(uint64_t value) {
   std::byte raw[8];
@@ -14,7 +13,13 @@ std::string Hex16(uint64_t value) {
   return HexOf(raw);
 }
 
-}  // namespace
+bool ParseHex16(std::string_view text, uint64_t* value) {
+  std::byte raw[8];
+  if (text.size() != 2 * sizeof(raw) || !ParseHex(text, raw)) return false;
+  std::reverse(raw, raw + 8);
+  *value = LoadLe<uint64_t>(raw);
+  return true;
+}
 
 std::string TokenText(const FencingToken& token) {
   return Hex16(token.incarnation) + "-" + Hex16(token.number);

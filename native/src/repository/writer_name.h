@@ -13,6 +13,10 @@ namespace blockferry {
 inline constexpr size_t kTokenTextSize = 33;
 inline constexpr size_t kWriterNameSize = kTokenTextSize + 1 + 16;
 
+// Fixed-width hex, most significant digit first.
+std::string Hex16(uint64_t value);
+bool ParseHex16(std::string_view text, uint64_t* value);
+
 std::string TokenText(const FencingToken& token);
 
 // A new one with that token.
