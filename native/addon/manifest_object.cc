@@ -23,11 +23,15 @@ Napi::Value ManifestObject(Napi::Env env, const Manifest& manifest) {
   object.Set("number", NumberOf(env, manifest.token.number));
   object.Set("disks", disks);
   object.Set("body", BytesValue(env, manifest.body));
+  object.Set("lock_until_seconds", NumberOf(env, manifest.lock_until));
   return object;
 }
 
 Napi::Value ListedManifestObject(Napi::Env env, const ListedManifest& listed) {
   Napi::Object object = Napi::Object::New(env);
+  object.Set("held", listed.is_held);
+  object.Set("removed_seconds",
+             listed.removed_time ? NumberOf(env, *listed.removed_time) : env.Null());
   if (listed.manifest.has_value()) {
     object.Set("kind", "manifest");
     object.Set("manifest", ManifestObject(env, *listed.manifest));
@@ -35,6 +39,7 @@ Napi::Value ListedManifestObject(Napi::Env env, const ListedManifest& listed) {
   }
   object.Set("kind", "damaged");
   object.Set("path", listed.path);
+  object.Set("backup_id", listed.backup_id);
   object.Set("reason", listed.damage.reason());
   object.Set("message", listed.damage.message());
   return object;

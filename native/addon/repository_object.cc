@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "collection.h"
 #include "jobs.h"
 #include "manifest_object.h"
 #include "move_options.h"
@@ -111,9 +112,10 @@ Napi::Value StartListManifests(const State& state, const Info& info) {
         return repository->ListManifests(vm_pseudonym);
       },
       [](Napi::Env env, const std::vector<ListedManifest>& listed) -> Napi::Value {
-        Napi::Array array = Napi::Array::New(env, listed.size());
-        for (uint32_t i = 0; i < listed.size(); ++i) {
-          array.Set(i, ListedManifestObject(env, listed[i]));
+        Napi::Array array = Napi::Array::New(env);
+        for (const ListedManifest& one : listed) {
+          // A dropped one is no backup any more.
+          if (!one.is_dropped) array.Set(array.Length(), ListedManifestObject(env, one));
         }
         return array;
       });
@@ -333,6 +335,13 @@ Napi::Object RepositoryObject(Napi::Env env, std::shared_ptr<Repository> reposit
   add("vmPseudonym", GetVmPseudonym);
   add("openSession", StartOpenSession);
   add("listManifests", StartListManifests);
+  add("removeBackup", StartRemoveBackup);
+  add("undeleteBackup", StartUndeleteBackup);
+  add("holdBackup", StartHoldBackup);
+  add("releaseBackup", StartReleaseBackup);
+  add("advanceTime", StartAdvanceTime);
+  add("listOpenSessions", StartListOpenSessions);
+  add("collect", StartCollect);
   add("restoreDisk", StartRestoreDisk);
   add("restoreDifference", StartRestoreDifference);
   add("verifyDisk", StartVerifyDisk);

@@ -177,6 +177,7 @@ Result<CommitOptions> ReadCommitOptions(const Napi::Value& value) {
     options.disks.push_back(std::move(disk));
   }
   ASSIGN_OR_RETURN(options.body, fields.Bytes("body", kBodySizeMax));
+  ASSIGN_OR_RETURN(options.lock_duration, fields.Integer("lock_seconds"));
   return options;
 }
 

@@ -111,6 +111,20 @@ Result<std::vector<uint64_t>> Fields::Integers(const char* key, uint32_t count_m
   return integers;
 }
 
+Result<std::vector<std::string>> Fields::Texts(const char* key, uint32_t count_max) const {
+  ASSIGN_OR_RETURN(const Napi::Value value, Get(key));
+  ASSIGN_OR_RETURN(const uint32_t count, LengthOf(value, count_max, NameOf(key)));
+  std::vector<std::string> texts;
+  for (uint32_t i = 0; i < count; ++i) {
+    Napi::HandleScope scope(value.Env());
+    const std::string name = NameOf(key) + "[" + std::to_string(i) + "]";
+    ASSIGN_OR_RETURN(const Napi::Value element, ElementOf(value, i, NameOf(key)));
+    ASSIGN_OR_RETURN(std::string text, TextOf(element, name));
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
 Result<std::optional<Digest>> Fields::DigestOrNull(const char* key) const {
   ASSIGN_OR_RETURN(const Napi::Value value, Get(key));
   if (value.IsNull()) return std::optional<Digest>();

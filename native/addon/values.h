@@ -36,6 +36,7 @@ class Fields {
   Result<std::optional<Fields>> ObjectOrNull(const char* key) const;
   Result<std::vector<Fields>> Objects(const char* key, uint32_t count_max) const;
   Result<std::string> Text(const char* key) const;
+  Result<std::vector<std::string>> Texts(const char* key, uint32_t count_max) const;
   // An integer from 0 to 2^53 - 1.
   Result<uint64_t> Integer(const char* key) const;
   Result<std::vector<uint64_t>> Integers(const char* key, uint32_t count_max) const;

@@ -163,6 +163,7 @@ describe('a full backup', () => {
           size_bytes: 20 * mib,
         })),
         body: Buffer.from('body'),
+        lock_seconds: 0,
       })
       const listed = await repository.listManifests(null)
       expect(listed).toHaveLength(1)

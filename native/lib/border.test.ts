@@ -191,6 +191,7 @@ describe('arguments of JavaScript', () => {
         base_backup_id: '',
         disks: [],
         body: new Uint8Array(),
+        lock_seconds: 0,
       })
       const late = session.moveDisk(optionsFor(disk))
       await expect(late.result).rejects.toMatchObject({ code: 'ARGUMENT_INVALID' })

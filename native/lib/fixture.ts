@@ -155,6 +155,7 @@ export async function backUp(
       base_backup_id: '',
       disks: [{ disk_id: 'disk0', ...disk }],
       body: new Uint8Array(),
+      lock_seconds: 0,
     })
     return { moved, disk }
   } finally {

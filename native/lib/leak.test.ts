@@ -63,6 +63,7 @@ async function runSession(
       base_backup_id: '',
       disks: [{ disk_id: 'disk0', ...disk }],
       body: new Uint8Array(),
+      lock_seconds: 0,
     })
     return disk
   } catch {

@@ -114,6 +114,8 @@ export interface CommitOptions {
   disks: { disk_id: string; root: string | null; size_bytes: number }[]
   /** Opaque to the native side: the encoded manifest body, at most 16 MiB. */
   body: Uint8Array
+  /** Seconds of repository time for which nobody can remove the backup. */
+  lock_seconds: number
 }
 
 export interface Manifest {
@@ -127,12 +129,67 @@ export interface Manifest {
   number: number
   disks: { disk_id: string; root: string | null; size_bytes: number }[]
   body: Uint8Array
+  /** Repository time before which nobody removes it; 0 without a lock. */
+  lock_until_seconds: number
+}
+
+/** Marks beside a manifest. */
+export interface ManifestMarks {
+  /** Nobody removes it. */
+  held: boolean
+  /** Repository time at which it was removed, null when it was not; it can be undeleted. */
+  removed_seconds: number | null
 }
 
 /** What listing found: a manifest, or the path and reason of a file that cannot be trusted. */
-export type ListedManifest =
-  | { kind: 'manifest'; manifest: Manifest }
-  | { kind: 'damaged'; path: string; reason: string; message: string }
+export type ListedManifest = ManifestMarks &
+  (
+    | { kind: 'manifest'; manifest: Manifest }
+    | { kind: 'damaged'; path: string; backup_id: string; reason: string; message: string }
+  )
+
+/** Seconds since 1970 as the repository counts them: they only go forward, and only as far as time was seen to pass. */
+export interface RepositoryTime {
+  now_seconds: number
+  /** How far the wall clock is ahead, and is not believed. */
+  behind_by_seconds: number
+}
+
+export interface CollectOptions {
+  /** Fencing token: an older collector is fenced, a newer one refuses this one (RUN_FENCED). */
+  incarnation: number
+  number: number
+  /** For so long a removed backup can be had back. */
+  undo_window_seconds: number
+  /** Of those that listOpenSessions named: sessions without a sign of life, which are fenced. */
+  dead_sessions: string[]
+  /** Says what would be done, changes nothing. */
+  dry_run: boolean
+}
+
+export interface PackTotals {
+  pack_count: number
+  size_bytes: number
+}
+
+export interface CollectReport {
+  /** Backups that are gone for good, as `{VM pseudonym}/{backup id}`. */
+  dropped_backups: string[]
+  /** Of all packs that stay, and of the records in them that are needed. */
+  stored_bytes: number
+  live_bytes: number
+  deleted: PackTotals
+  /** To be deleted by a later collection, or by this one a moment later. */
+  tombstoned: PackTotals
+  /** Mostly dead packs whose rest was written anew; `size_bytes` is that of the rest. */
+  copied: PackTotals
+  /** Tombstoned ones that something refers to again. */
+  spared: PackTotals
+  /** Tombstoned ones that sessions may still refer to, */
+  waiting: PackTotals
+  /** and those sessions. */
+  waits_for: string[]
+}
 
 /** Where a disk is restored to. `raw` must not exist yet; `nbd` is an export of at least the disk's size that reads as zeroes. */
 export type RestoreTarget = { kind: 'raw'; path: string } | { kind: 'nbd'; uri: string }
@@ -169,6 +226,25 @@ export interface Repository {
   openSession(options: SessionOptions): Promise<Session>
   /** Manifests of one VM, or of all with null; ascending by VM and sequence. */
   listManifests(vmPseudonym: string | null): Promise<ListedManifest[]>
+  /**
+   * The backup stays for the undo window, in which it can be undeleted; the next collection after that
+   * gives its space back. Errors: BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED.
+   */
+  removeBackup(vmPseudonym: string, backupId: string): Promise<void>
+  /** Errors: BACKUP_NOT_FOUND when its undo window is over. */
+  undeleteBackup(vmPseudonym: string, backupId: string): Promise<void>
+  /** Nobody removes it until it is released. Errors: BACKUP_NOT_FOUND, also when it is removed. */
+  holdBackup(vmPseudonym: string, backupId: string): Promise<void>
+  releaseBackup(vmPseudonym: string, backupId: string): Promise<void>
+  /** Notes that time has passed; `confirmed` believes the wall clock, but never backwards. */
+  advanceTime(confirmed: boolean): Promise<RepositoryTime>
+  /** Sessions that are open or were left behind, as `{VM pseudonym}/{writer name}`. */
+  listOpenSessions(): Promise<string[]>
+  /**
+   * Gives back the space of what no backup needs. progress(): size_bytes of all packs, position_bytes
+   * of those looked at, stored_bytes that were copied. Errors: RUN_FENCED, COLLECTION_BLOCKED.
+   */
+  collect(options: CollectOptions): Task<CollectReport>
   restoreDisk(disk: StoredDisk, target: RestoreTarget): Task<Progress>
   /**
    * Reads the image, compares it block by block with the disk, writes only the pages that differ, and

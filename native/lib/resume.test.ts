@@ -111,6 +111,7 @@ describe('a mover that was killed', { timeout: 60_000 }, () => {
         base_backup_id: '',
         disks: [committed],
         body: new Uint8Array(),
+        lock_seconds: 0,
       })
       const target = join(folder, 'target')
       await repository.restoreDisk(committed, { kind: 'raw', path: target }).result

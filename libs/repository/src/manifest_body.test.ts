@@ -69,6 +69,7 @@ const manifest = (body: Uint8Array): Manifest => ({
     { disk_id: 'added', root: null, size_bytes: 0 },
   ],
   body,
+  lock_until_seconds: 0,
 })
 
 /** A small generator with a seed (mulberry32), so that a failure can be replayed. */

@@ -137,7 +137,9 @@ class History {
     ASSIGN_OR_RETURN(const std::vector<ListedManifest> listed, repository.ListManifests(vm));
     const Manifest* base = nullptr;
     for (const ListedManifest& one : listed) {
-      if (one.manifest && written_.contains(one.backup_id)) base = &*one.manifest;
+      // One that is removed may go before the session opens.
+      const bool is_sure = one.manifest && !one.removed_time && written_.contains(one.backup_id);
+      if (is_sure) base = &*one.manifest;
     }
     if (attempt.token.number % 3 == 0) base = nullptr;
     ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
@@ -207,7 +209,8 @@ class History {
     options.memory = 1;
     if (fences_the_dead) options.dead_sessions = dead_sessions_;
     const Cancel cancel;
-    const Result<CollectReport> report = Collect(repository.get(), options, &cancel);
+    Progress progress;
+    const Result<CollectReport> report = Collect(repository.get(), options, &cancel, &progress);
     if (!report.ok()) {
       const bool is_fine = report.status().Is(reason::kRunFenced) ||
                            report.status().Is(reason::kRepositoryUnreachable) ||
@@ -283,7 +286,7 @@ class History {
     turns.Run(files_, {{[&](FileSystem& files) { BackUp(files, attempt); }, 0, 300 + Below(500)}},
               1000);
     ++counts_.killed;
-    Result<std::vector<std::string>> open = ListOpenSessions(files_, kFolder);
+    Result<std::vector<std::string>> open = Open(files_)->ListOpenSessions();
     ASSERT_TRUE(open.ok());
     dead_sessions_ = *open;
   }
@@ -396,7 +399,7 @@ class History {
   void CollectAll() {
     for (int i = 0; i < 4; ++i) {
       clock_.reading.since_boot += 2 * kUndoWindow;
-      Result<std::vector<std::string>> open = ListOpenSessions(files_, kFolder);
+      Result<std::vector<std::string>> open = Open(files_)->ListOpenSessions();
       ASSERT_TRUE(open.ok());
       dead_sessions_ = *open;
       RunCollector(files_, ++number_, true);
@@ -409,7 +412,8 @@ class History {
     options.undo_window = kUndoWindow;
     options.dry_run = true;
     const Cancel cancel;
-    Result<CollectReport> report = Collect(repository.get(), options, &cancel);
+    Progress progress;
+    Result<CollectReport> report = Collect(repository.get(), options, &cancel, &progress);
     ASSERT_TRUE(report.ok()) << report.status().message();
     EXPECT_EQ(report->tombstoned.count, 0u);
     EXPECT_EQ(report->deleted.count + report->waiting.count + report->spared.count, 0u);

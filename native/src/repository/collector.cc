@@ -31,28 +31,15 @@ bool IsGoneAlready(const Status& status) { return status.Is(reason::kNotFound); 
 
 }  // namespace
 
-Result<std::vector<std::string>> ListOpenSessions(FileSystem& files, const std::string& folder) {
-  const std::string sessions = folder + "/" + kSessionsFolder;
-  std::vector<std::string> open;
-  ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files.List(sessions));
-  for (const FolderEntry& vm : vms) {
-    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files.List(sessions + "/" + vm.name));
-    for (const FolderEntry& entry : entries) {
-      const std::string_view writer = WriterOf(entry.name);
-      if (writer.empty() || !entry.name.ends_with(kCandidateSuffix)) continue;
-      open.push_back(vm.name + "/" + std::string(writer));
-    }
-  }
-  return open;
-}
-
 class Collector {
  public:
-  Collector(Repository* repository, const CollectOptions& options, const Cancel* cancel)
+  Collector(Repository* repository, const CollectOptions& options, const Cancel* cancel,
+            Progress* progress)
       : repository_(*repository),
         files_(repository->files_),
         options_(options),
         cancel_(cancel),
+        progress_(*progress),
         name_(MakeWriterName(options.token)),
         folder_(repository->Path(std::string(kCollectorsFolder) + "/" + name_)) {}
 
@@ -311,8 +298,7 @@ class Collector {
   }
 
   Status LookAtSessions() {
-    ASSIGN_OR_RETURN(const std::vector<std::string> open,
-                     ListOpenSessions(files_, repository_.folder_));
+    ASSIGN_OR_RETURN(const std::vector<std::string> open, repository_.ListOpenSessions());
     open_sessions_ = std::set<std::string>(open.begin(), open.end());
     open_writers_.clear();
     for (const std::string& session : open) open_writers_.insert(FileOf(session));
@@ -409,6 +395,8 @@ class Collector {
       }
     }
     mark.name_count = repository_.index_.entry_count();
+    mark.looked_at = &progress_.position_bytes;
+    progress_.size_bytes.Set(repository_.index_.stored());
     const auto read_table = [this](const PackId& id) {
       return ReadPackTable(files_, repository_.PackPath(id), repository_.id_, id);
     };
@@ -556,6 +544,7 @@ class Collector {
       ASSIGN_OR_RETURN(const ByteVector record, ReadWholeRecord(*file, entry));
       RETURN_IF_ERROR(AppendCopy(entry, record, base));
       copied_size += record.size();
+      progress_.stored_bytes.Add(record.size());
     }
     return copied_size;
   }
@@ -622,8 +611,7 @@ class Collector {
     moved_.clear();
     if (folders.empty()) return false;
     for (const std::string& folder : folders) RETURN_IF_ERROR(files_.SyncFolder(folder));
-    ASSIGN_OR_RETURN(const std::vector<std::string> open,
-                     ListOpenSessions(files_, repository_.folder_));
+    ASSIGN_OR_RETURN(const std::vector<std::string> open, repository_.ListOpenSessions());
     RETURN_IF_ERROR(WriteWaits(batch, open));
     return open.empty();
   }
@@ -637,6 +625,7 @@ class Collector {
   FileSystem& files_;
   const CollectOptions& options_;
   const Cancel* cancel_;
+  Progress& progress_;
   const std::string name_;
   const std::string folder_;
   uint64_t now_ = 0;  // Repository time.
@@ -656,8 +645,8 @@ class Collector {
 };
 
 Result<CollectReport> Collect(Repository* repository, const CollectOptions& options,
-                              const Cancel* cancel) {
-  return Collector(repository, options, cancel).Run();
+                              const Cancel* cancel, Progress* progress) {
+  return Collector(repository, options, cancel, progress).Run();
 }
 
 }  // namespace blockferry

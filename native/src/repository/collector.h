@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/cancel.h"
+#include "core/progress.h"
 #include "repository/manifest.h"
 #include "repository/repository.h"
 
@@ -23,7 +24,8 @@ struct CollectOptions {
   FencingToken token;
   // Seconds of repository time for which a removed backup can be had back.
   uint64_t undo_window = uint64_t{7} * 24 * 3600;
-  // Sessions that show no sign of life any more, as ListOpenSessions names them: they are fenced.
+  // Sessions that show no sign of life any more, as Repository::ListOpenSessions names them: they
+  // are fenced.
   std::vector<std::string> dead_sessions;
   // Bytes for marking.
   size_t memory = size_t{256} << 20;
@@ -50,13 +52,11 @@ struct CollectReport {
   std::vector<std::string> waits_for;
 };
 
-// Sessions that are open or were left behind, as "<VM pseudonym>/<writer name>".
-Result<std::vector<std::string>> ListOpenSessions(FileSystem& files, const std::string& folder);
-
 // RUN_FENCED when a newer collector took over, COLLECTION_BLOCKED when backups cannot be read,
-// CANCELLED. What was done until then stays done.
+// CANCELLED. What was done until then stays done. Progress: size_bytes are those of all packs,
+// position_bytes of those whose records were looked at, stored_bytes what was copied.
 Result<CollectReport> Collect(Repository* repository, const CollectOptions& options,
-                              const Cancel* cancel);
+                              const Cancel* cancel, Progress* progress);
 
 }  // namespace blockferry
 

@@ -58,6 +58,7 @@ class Marker {
 
  private:
   Status RunPass() {
+    options_.looked_at->Set(0);
     const uint64_t expected = options_.name_count / pass_count_;
     live_.emplace(static_cast<size_t>(expected + expected / 8 + kNamesOfAPassMin));
     visited_.emplace(static_cast<size_t>(node_count_));
@@ -126,6 +127,7 @@ class Marker {
   }
 
   void Count(const PackTable& table, MarkedPack* pack) {
+    options_.looked_at->Add(table.size);
     pack->size = table.size;
     pack->writer = table.writer;
     pack->live.resize(table.entries.size());

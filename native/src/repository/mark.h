@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/cancel.h"
+#include "core/progress.h"
 #include "repository/map_node.h"
 #include "repository/pack_file_name.h"
 #include "repository/pack_reader.h"
@@ -46,6 +47,8 @@ struct MarkOptions {
   size_t memory = 0;  // Bytes for the set of names.
   // Upper bound of the distinct names.
   uint64_t name_count = 0;
+  // Gets the bytes of the packs whose records were looked at.
+  Counter* looked_at = nullptr;
 };
 
 // Fills in what lies in `packs`, of which the id, tombstone and is_new are given.

@@ -7,6 +7,7 @@
 #include "repository/pack_file_name.h"
 #include "repository/repository_format.h"
 #include "repository/repository_identity.h"
+#include "repository/writer_name.h"
 
 namespace blockferry {
 namespace {
@@ -166,6 +167,21 @@ Result<std::unique_ptr<Session>> Repository::OpenSession(const SessionOptions& o
   RETURN_IF_ERROR(session->Open());
   RETURN_IF_ERROR(Refresh());
   return session;
+}
+
+Result<std::vector<std::string>> Repository::ListOpenSessions() {
+  const std::string sessions = Path(kSessionsFolder);
+  std::vector<std::string> open;
+  ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(sessions));
+  for (const FolderEntry& vm : vms) {
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(sessions + "/" + vm.name));
+    for (const FolderEntry& entry : entries) {
+      const std::string_view writer = WriterOf(entry.name);
+      if (writer.empty() || !entry.name.ends_with(kCandidateSuffix)) continue;
+      open.push_back(vm.name + "/" + std::string(writer));
+    }
+  }
+  return open;
 }
 
 Result<std::vector<ListedManifest>> Repository::ListManifests(

@@ -100,6 +100,9 @@ class Repository : public ChunkReader {
   Status HoldBackup(const std::string& vm_pseudonym, const std::string& backup_id);
   Status ReleaseBackup(const std::string& vm_pseudonym, const std::string& backup_id);
 
+  // Sessions that are open or were left behind, as "<VM pseudonym>/<writer name>".
+  Result<std::vector<std::string>> ListOpenSessions();
+
   // See repository_time.h.
   Result<RepositoryTime> AdvanceTime(bool confirmed);
 

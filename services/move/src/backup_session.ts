@@ -126,7 +126,7 @@ export class BackupSession extends Session {
       size_bytes: disk.sizeBytes,
     }))
     const body = encodeManifestBody(this.#describe(decisions, endTime))
-    return { backup_id: backupId, base_backup_id: baseOf(plan), disks, body }
+    return { backup_id: backupId, base_backup_id: baseOf(plan), disks, body, lock_seconds: 0 }
   }
 
   #describe(decisions: catalog.DecisionNote[], endTime: Date): catalog.Backup {

@@ -1,0 +1,186 @@
+import { readdir, rename, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { backUp, makeDisk, mib, noise, run, withFolder } from './fixture.ts'
+import { type CollectOptions, createRepository, openRepository, type Repository } from './index.ts'
+
+const collection: CollectOptions = {
+  incarnation: 1,
+  number: 1000,
+  undo_window_seconds: 0,
+  dead_sessions: [],
+  dry_run: false,
+}
+
+const filesIn = async (folder: string, suffix: string) =>
+  (await readdir(folder, { recursive: true })).filter((name) => name.endsWith(suffix)).sort()
+
+/** Three backups of one disk, each all new; returns their ids and images. */
+async function threeBackups(folder: string, repository: Repository) {
+  const backups: {
+    id: string
+    image: string
+    disk: { root: string | null; size_bytes: number }
+  }[] = []
+  for (const seed of ['one', 'two', 'three']) {
+    const image = join(folder, seed)
+    await makeDisk(image, 8 * mib, [[0, noise(seed, 4 * mib)]])
+    const { disk } = await backUp(repository, {
+      source: { kind: 'raw', path: image },
+      size_bytes: 8 * mib,
+    })
+    const listed = await repository.listManifests(null)
+    const last = listed.at(-1)
+    if (last?.kind !== 'manifest') throw new Error('the backup is not listed')
+    backups.push({ id: last.manifest.backup_id, image, disk })
+  }
+  return backups
+}
+
+describe('collect', { timeout: 60_000 }, () => {
+  const withRepository = (
+    use: (repository: Repository, folder: string, path: string) => Promise<void>,
+  ) =>
+    withFolder(async (folder) => {
+      const path = join(folder, 'repository')
+      await createRepository(path, null)
+      const repository = await openRepository(path, false, null)
+      try {
+        await use(repository, folder, path)
+      } finally {
+        repository.close()
+      }
+    })
+
+  it('gives back what only a removed backup needed', async () => {
+    await withRepository(async (repository, folder, path) => {
+      const [first, second, third] = await threeBackups(folder, repository)
+      if (!first || !second || !third) throw new Error('three were made')
+      const vm = repository.vmPseudonym('vm')
+      await repository.removeBackup(vm, second.id)
+      const marks = (await repository.listManifests(vm)).map((one) => one.removed_seconds !== null)
+      expect(marks).toEqual([false, true, false])
+
+      const foreseen = await repository.collect({ ...collection, dry_run: true }).result
+      expect(foreseen.dropped_backups).toEqual([`${vm}/${second.id}`])
+      expect(await repository.listManifests(vm)).toHaveLength(3)
+
+      const before = repository.info().stored_bytes
+      const report = await repository.collect(collection).result
+      expect(report.dropped_backups).toEqual([`${vm}/${second.id}`])
+      expect(report.deleted).toEqual(foreseen.tombstoned)
+      expect(report.deleted.size_bytes).toBeGreaterThan(4 * mib)
+      expect(repository.info().stored_bytes).toBe(before - report.deleted.size_bytes)
+      expect(await filesIn(join(path, 'packs'), '.dead')).toEqual([])
+      expect(await readdir(join(path, 'collectors'))).toEqual([])
+      for (const { image, disk } of [first, third]) {
+        await repository.restoreDisk(disk, { kind: 'raw', path: `${image}.restored` }).result
+        await run('cmp', image, `${image}.restored`)
+      }
+      await expect(repository.undeleteBackup(vm, second.id)).rejects.toMatchObject({
+        code: 'BACKUP_NOT_FOUND',
+      })
+    })
+  })
+
+  it('keeps a removed backup for the undo window, and one that is held', async () => {
+    await withRepository(async (repository, folder) => {
+      const [first, second] = await threeBackups(folder, repository)
+      if (!first || !second) throw new Error('three were made')
+      const vm = repository.vmPseudonym('vm')
+      await repository.removeBackup(vm, first.id)
+      const window = { ...collection, undo_window_seconds: 3600 }
+      expect((await repository.collect(window).result).dropped_backups).toEqual([])
+      await expect(repository.holdBackup(vm, first.id)).rejects.toMatchObject({
+        code: 'BACKUP_NOT_FOUND',
+      })
+      await repository.undeleteBackup(vm, first.id)
+      await repository.holdBackup(vm, second.id)
+      await expect(repository.removeBackup(vm, second.id)).rejects.toMatchObject({
+        code: 'BACKUP_HELD',
+      })
+      await repository.releaseBackup(vm, second.id)
+      await repository.removeBackup(vm, second.id)
+      const report = await repository.collect({ ...collection, number: 1001 }).result
+      expect(report.dropped_backups).toEqual([`${vm}/${second.id}`])
+    })
+  })
+
+  it('waits for a session that was open, and fences it when it is dead', async () => {
+    await withRepository(async (repository, folder, path) => {
+      const [first] = await threeBackups(folder, repository)
+      if (!first) throw new Error('three were made')
+      const vm = repository.vmPseudonym('vm')
+      const session = await repository.openSession({
+        vm_pseudonym: repository.vmPseudonym('other'),
+        point_id: 'point-other',
+        incarnation: 1,
+        number: 99,
+      })
+      await repository.removeBackup(vm, first.id)
+      const waiting = await repository.collect(collection).result
+      expect(waiting.deleted.pack_count).toBe(0)
+      expect(waiting.tombstoned.pack_count).toBeGreaterThan(0)
+      const open = await repository.listOpenSessions()
+      expect(open).toHaveLength(1)
+      const again = await repository.collect({ ...collection, number: 1001 }).result
+      expect(again.waits_for).toEqual(open)
+      expect(again.waiting.pack_count).toBe(waiting.tombstoned.pack_count)
+      const fencing = { ...collection, number: 1002, dead_sessions: open }
+      expect((await repository.collect(fencing).result).deleted).toEqual(waiting.tombstoned)
+      const commit = { backup_id: 'late', base_backup_id: '', disks: [], body: new Uint8Array() }
+      await expect(session.commit({ ...commit, lock_seconds: 0 })).rejects.toMatchObject({
+        code: 'RUN_FENCED',
+      })
+      await session.abort()
+      expect(await filesIn(join(path, 'sessions'), '.candidate')).toEqual([])
+    })
+  })
+
+  it('deletes nothing as long as a backup cannot be read', async () => {
+    await withRepository(async (repository, folder, path) => {
+      const [first, second] = await threeBackups(folder, repository)
+      if (!first || !second) throw new Error('three were made')
+      const vm = repository.vmPseudonym('vm')
+      await repository.removeBackup(vm, first.id)
+      const [manifest] = (await filesIn(join(path, 'manifests'), `-${second.id}.manifest`)).map(
+        (name) => join(path, 'manifests', name),
+      )
+      if (!manifest) throw new Error('the manifest is not there')
+      await rename(manifest, `${manifest}.aside`)
+      await writeFile(manifest, 'damaged')
+      const packs = await filesIn(join(path, 'packs'), '.pack')
+      await expect(repository.collect(collection).result).rejects.toMatchObject({
+        code: 'COLLECTION_BLOCKED',
+      })
+      expect(await filesIn(join(path, 'packs'), '.pack')).toEqual(packs)
+      await rename(`${manifest}.aside`, manifest)
+      const report = await repository.collect({ ...collection, number: 1001 }).result
+      expect(report.deleted.pack_count).toBeGreaterThan(0)
+    })
+  })
+
+  it('removes no backup that is locked', async () => {
+    await withRepository(async (repository) => {
+      const vm = repository.vmPseudonym('vm')
+      const session = await repository.openSession({
+        vm_pseudonym: vm,
+        point_id: 'point',
+        incarnation: 1,
+        number: 1,
+      })
+      const { now_seconds } = await repository.advanceTime(false)
+      const manifest = await session.commit({
+        backup_id: 'locked',
+        base_backup_id: '',
+        disks: [],
+        body: new Uint8Array(),
+        lock_seconds: 3600,
+      })
+      expect(manifest.lock_until_seconds).toBeGreaterThanOrEqual(now_seconds + 3600)
+      await expect(repository.removeBackup(vm, 'locked')).rejects.toMatchObject({
+        code: 'BACKUP_LOCKED',
+      })
+    })
+  })
+})
