@@ -80,7 +80,7 @@ async function roundTrip({ lab }: Ground, name: string): Promise<void> {
   const made = await lab.stand.runEnd(run?.name ?? '')
   check(made.state === schedule.Run_State.SUCCEEDED, `${made.error?.message}`)
   check(made.vmDisplayName === name, `the run says ${JSON.stringify(made.vmDisplayName)}`)
-  const page = { parent: '', vm: name, pageSize: 10, pageToken: '' }
+  const page = { parent: '', vm: name, pageSize: 10, pageToken: '', showRemoved: false }
   const { backups } = await lab.stand.catalog.listBackups(page)
   check(backups.length === 1, `${backups.length} backups are listed under the name`)
   const restored = await lab.restore(made.backup, 'raw')

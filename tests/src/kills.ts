@@ -160,6 +160,7 @@ async function proveListed(lab: Lab, proven: Set<string>): Promise<void> {
   const { backups } = await lab.stand.catalog.listBackups({
     parent: '',
     vm: '',
+    showRemoved: false,
     pageSize: 1000,
     pageToken: '',
   })

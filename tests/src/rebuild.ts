@@ -49,7 +49,10 @@ async function run({ runs, seed, folder, tell }: ScenarioOptions): Promise<Row[]
 
 /** What the catalog says of VMs and backups, as text. */
 async function listing(lab: Lab): Promise<string> {
-  const { backups } = await lab.stand.catalog.listBackups({ parent: '', vm: '', ...page })
+  const { backups } = await lab.stand.catalog.listBackups({
+    ...{ parent: '', vm: '', showRemoved: false },
+    ...page,
+  })
   const { vms } = await lab.stand.catalog.listProtectedVms(page)
   return JSON.stringify([
     vms.map((vm) => catalog.ProtectedVm.toJSON(vm)),

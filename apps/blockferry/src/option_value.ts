@@ -47,6 +47,12 @@ export function formatArgument(text: string): move.ImageFormat {
   throw new InvalidArgumentError(`Give one of ${imageFormatNames.join(', ')}.`)
 }
 
+export function undoArgument(text: string): ReturnType<typeof durationFromMs> {
+  const ms = text === '0' ? 0 : durationMs(text)
+  if (ms === null) throw new InvalidArgumentError('Give a time, for example 7d, 12h or 0.')
+  return durationFromMs(ms)
+}
+
 const repeatMsMin = 60_000
 
 export function repeatArgument(text: string): ReturnType<typeof durationFromMs> {

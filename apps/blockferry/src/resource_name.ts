@@ -68,7 +68,8 @@ async function firstBackup(
 ): Promise<backup.Backup | undefined> {
   let pageToken = ''
   do {
-    const request = { parent: '', vm, pageSize: limits.pageSize, pageToken }
+    const page = { pageSize: limits.pageSize, pageToken }
+    const request = { parent: '', vm, ...page, showRemoved: false }
     const { backups, nextPageToken } = await services.catalog.listBackups(request)
     const found = backups.find(wanted)
     if (found) return found
@@ -83,7 +84,7 @@ const notFound = (name: string, message: string): BackupError =>
 /** Backups, newest first, of one VM and repository or of all. */
 export const listBackups = (
   services: Services,
-  filter: { vm: string; repository: string },
+  filter: { vm: string; repository: string; showRemoved: boolean },
   count: number,
 ) =>
   listed(count, limits.pageSize, async (pageSize, pageToken) => {
@@ -91,6 +92,7 @@ export const listBackups = (
     const answer = await services.catalog.listBackups({
       parent,
       vm: filter.vm,
+      showRemoved: filter.showRemoved,
       pageSize,
       pageToken,
     })

@@ -1,6 +1,6 @@
 // What is said about runs: when they were queued, and when they have ended.
 import { formatBytes, formatDuration } from '@blockferry/core'
-import { type backup, msFromDuration, schedule } from '@blockferry/proto'
+import { type backup, type move, msFromDuration, schedule } from '@blockferry/proto'
 import { type Context, printOne } from './context.ts'
 import { type ExitCode, exitCode, exitCodeOfRun, worstOf } from './exit_code.ts'
 import { printFailure } from './failure.ts'
@@ -67,7 +67,8 @@ function warn(context: Context, run: schedule.Run): ExitCode {
 function endLines(context: Context, run: schedule.Run): string[] {
   const isRestore = run.kind === schedule.Run_Kind.RESTORE
   if (context.settings.quiet) {
-    return isRestore ? run.disks.map((disk) => safeText(disk.targetPath)) : [run.backup]
+    if (isRestore) return run.disks.map((disk) => safeText(disk.targetPath))
+    return [run.backup || run.name]
   }
   switch (run.kind) {
     case schedule.Run_Kind.RESTORE:
@@ -77,9 +78,32 @@ function endLines(context: Context, run: schedule.Run): string[] {
         `Verified ${lastPart(run.backup)}: every block decodes and has its digest.`,
         `  ${amounts(run)}`,
       ]
+    case schedule.Run_Kind.COLLECT:
+      return collectLines(run)
     default:
       return backupLines(context, run)
   }
+}
+
+function collectLines(run: schedule.Run): string[] {
+  const report = run.collectReport
+  if (!report) return [`Collected ${lastPart(run.repository)}.`]
+  const packs = (what: move.PackTotals | undefined): string =>
+    `${formatBytes(what?.sizeBytes ?? 0n)} in ${what?.packCount ?? 0n} packs`
+  const some = (what: move.PackTotals | undefined): boolean => (what?.packCount ?? 0n) > 0n
+  const { dryRun, deleted, tombstoned, copied, waiting, spared } = report
+  const lines = dryRun
+    ? [`${lastPart(run.repository)}: a collection would give back ${packs(tombstoned)}.`]
+    : [`Collected ${lastPart(run.repository)}: gave back ${packs(deleted)}.`]
+  const { storedBytes, liveBytes, droppedBackups, waitsFor } = report
+  lines.push(`  ${formatBytes(liveBytes)} of ${formatBytes(storedBytes)} are needed`)
+  if (droppedBackups.length > 0) {
+    lines.push(`  gone for good: ${safeText(droppedBackups.join(', '))}`)
+  }
+  if (some(copied)) lines.push(`  wrote anew what ${copied?.packCount} mostly dead packs held`)
+  if (some(spared)) lines.push(`  needed again: ${packs(spared)}`)
+  if (some(waiting)) lines.push(`  ${packs(waiting)} wait for ${waitsFor.length} open sessions`)
+  return lines
 }
 
 function backupLines(context: Context, run: schedule.Run): string[] {

@@ -130,6 +130,15 @@ interface RunJson {
   disks: { read_bytes: number; stored_bytes: number; target_path: string }[]
 }
 
+interface CollectJson {
+  state: string
+  collect_report: {
+    dry_run: boolean
+    dropped_backups: string[]
+    deleted: { pack_count: number; size_bytes: number }
+  }
+}
+
 interface BackupJson {
   name: string
   vm_display_name: string
@@ -234,6 +243,40 @@ describe('blockferry up', () => {
     await end(up, 'SIGKILL')
     up = await launch('up')
     expect(await json<BackupJson[]>('backups')).toHaveLength(2)
+  }, 60_000)
+
+  it('removes a backup, has it back, and gives its space back', async () => {
+    const [first = '', second = ''] = backups
+    const names = async (...more: string[]) =>
+      (await json<BackupJson[]>('backups', ...more)).map(({ name }) => name)
+    await json('backup', 'hold', second)
+    const refused = await blockferry('backup', 'remove', second)
+    expect([refused.code, refused.err]).toEqual([1, expect.stringContaining('BACKUP_HELD')])
+    await json('backup', 'release', second)
+    await json('backup', 'remove', second)
+    expect(await names()).toEqual([first])
+    expect(await names('--removed')).toEqual([second, first])
+    await json('catalog', 'rebuild')
+    expect(await names()).toEqual([first])
+    await json('backup', 'undelete', second)
+    expect(await names()).toEqual([second, first])
+
+    await json('backup', 'remove', second)
+    const kept = await json<CollectJson>('repository', 'collect', 'nightly')
+    expect(kept.collect_report).toMatchObject({ dropped_backups: [], dry_run: false })
+    const dry = await blockferry('repository', 'collect', '--undo', '0', '--dry-run', '--quiet')
+    expect([dry.code, dry.err]).toEqual([0, ''])
+    const done = await json<CollectJson>('repository', 'collect', 'nightly', '--undo', '0')
+    expect(done.state).toBe('succeeded')
+    expect(done.collect_report.dropped_backups).toEqual([second.split('/').at(-1)])
+    expect(done.collect_report.deleted.pack_count).toBeGreaterThan(0)
+    expect(await names('--removed')).toEqual([first])
+    const gone = await blockferry('backup', 'undelete', second)
+    expect([gone.code, gone.err]).toEqual([4, expect.stringContaining('BACKUP_NOT_FOUND')])
+    expect((await json<RunJson>('verify', first)).state).toBe('succeeded')
+    const target = join(folder, 'restored-after')
+    const run = await json<RunJson>('restore', first, '--to', target, '--format', 'raw')
+    expect(digestOf(run.disks[0]?.target_path ?? '')).toBe(digests[0])
   }, 60_000)
 
   it('stops within 10 s and leaves nothing', async () => {

@@ -5,8 +5,10 @@ import { BackupError } from '@blockferry/errors'
 import { schedule } from '@blockferry/proto'
 import { limits } from './config.ts'
 import type { Context } from './context.ts'
+import { type ExitCode, exitCode } from './exit_code.ts'
 import { newProgressPrinter, type ProgressPrinter } from './progress.ts'
 import { lastPart } from './resource_name.ts'
+import { printQueued, reportRun } from './run_report.ts'
 
 export const hasEnded = ({ state }: schedule.Run): boolean => state >= schedule.Run_State.SUCCEEDED
 
@@ -128,4 +130,16 @@ function lost(run: schedule.Run, failure: unknown): BackupError {
     `watch ${run.name}: ${said}; the run goes on when the schedule service is back: \`blockferry run watch ${lastPart(run.name)}\``,
     { run: run.name },
   )
+}
+
+/** Starts a run and says how it ended, or only its name. */
+export async function startOne(
+  context: Context,
+  start: () => Promise<schedule.Run | undefined>,
+  detach: boolean,
+): Promise<ExitCode> {
+  if (!detach) return reportRun(context, await startAndWatch(context, start))
+  const run = await start()
+  if (run) printQueued(context, [run])
+  return exitCode.ok
 }

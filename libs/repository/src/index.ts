@@ -1,1 +1,6 @@
-export { backupFromManifest, decodeManifestBody, encodeManifestBody } from './manifest_body.ts'
+export {
+  backupFromListed,
+  backupFromManifest,
+  decodeManifestBody,
+  encodeManifestBody,
+} from './manifest_body.ts'

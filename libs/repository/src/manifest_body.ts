@@ -4,7 +4,7 @@
 //
 // Where header and body speak of the same thing the header wins: it is what was committed.
 import { BackupError } from '@blockferry/errors'
-import type { Manifest } from '@blockferry/native'
+import type { ListedManifest, Manifest } from '@blockferry/native'
 import { backup as proto } from '@blockferry/proto'
 import { compressSync, uncompressSync } from 'lz4-napi'
 
@@ -50,11 +50,23 @@ export function backupFromManifest(manifest: Manifest): Backup {
     pointId: manifest.point_id,
     baseBackup: manifest.base_backup_id,
     sequence: BigInt(manifest.sequence),
+    held: false,
+    removeTime: undefined,
+    lockUntilTime: timeOf(manifest.lock_until_seconds || null),
     disks: manifest.disks
       .map((stored) => committedDisk(stored, described.get(stored.disk_id)))
       .sort((a, b) => (a.disk < b.disk ? -1 : 1)),
   }
 }
+
+/** The same with the marks beside the manifest. */
+export function backupFromListed(listed: ListedManifest & { kind: 'manifest' }): Backup {
+  const { held, removed_seconds } = listed
+  return { ...backupFromManifest(listed.manifest), held, removeTime: timeOf(removed_seconds) }
+}
+
+const timeOf = (seconds: number | null): Date | undefined =>
+  seconds === null ? undefined : new Date(seconds * 1000)
 
 function committedDisk(stored: Manifest['disks'][number], described?: BackupDisk): BackupDisk {
   return {

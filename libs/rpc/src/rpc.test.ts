@@ -37,6 +37,10 @@ const handlers = {
   listBackups: notOffered,
   listProtectedVms: notOffered,
   rebuildCatalog: notOffered,
+  removeBackup: notOffered,
+  undeleteBackup: notOffered,
+  holdBackup: notOffered,
+  releaseBackup: notOffered,
 } satisfies Handlers<catalog.CatalogServiceServer>
 
 beforeEach(async () => {

@@ -150,7 +150,10 @@ const record = async (backup: proto.Backup): Promise<proto.Backup> => {
 }
 
 const list = async (more: object = {}) =>
-  await calls.listBackups({ parent: '', vm: '', pageSize: 0, pageToken: '', ...more })
+  await calls.listBackups({
+    ...{ parent: '', vm: '', pageSize: 0, pageToken: '', showRemoved: false },
+    ...more,
+  })
 
 const failureOf = (call: Promise<unknown>): Promise<BackupError> =>
   call.then(

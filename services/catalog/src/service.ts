@@ -62,24 +62,24 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       await store.putBackup({ ...name, message })
       return { backup: message }
     },
-    getBackup: async ({ name }) => {
-      const backup = await store.findBackup(backupNameOf('name', name))
-      if (backup) return { backup }
-      throw new BackupError(
-        'BACKUP_NOT_FOUND',
-        `find ${name}: the catalog has no such backup; list the backups, or rebuild the catalog`,
-        { name },
-      )
-    },
+    getBackup: async ({ name }) => ({ backup: await findBackup(store, name) }),
     listBackups: async (request) => {
       const page = pageOf(request)
       const { parent, vm } = request
       const repository = parent === '' ? '' : repositoryOf('parent', parent)
       if (repository !== '') await findRepository(store, parent)
-      const found = await store.listBackups(repository, vm, page)
+      const found = await store.listBackups(repository, vm, page, request.showRemoved)
       const { items, nextPageToken } = cutPage(found, page, proto.Backup)
       return { backups: items, nextPageToken }
     },
+    removeBackup: ({ name }, { signal }) =>
+      changeBackup(parts, name, (backup) => mover.removeBackup(backup, { signal })),
+    undeleteBackup: ({ name }, { signal }) =>
+      changeBackup(parts, name, (backup) => mover.undeleteBackup(backup, { signal })),
+    holdBackup: ({ name }, { signal }) =>
+      changeBackup(parts, name, (backup) => mover.holdBackup(backup, { signal })),
+    releaseBackup: ({ name }, { signal }) =>
+      changeBackup(parts, name, (backup) => mover.releaseBackup(backup, { signal })),
     listProtectedVms: async (request) => {
       const page = pageOf(request)
       const found = (await store.listVms(page)).map(describeVm)
@@ -181,6 +181,31 @@ async function findRepository(store: Store, name: string): Promise<StoredReposit
   const repository = await store.findRepository(id)
   if (!repository) throw repositoryNotFound(id)
   return repository
+}
+
+async function findBackup(store: Store, name: string): Promise<proto.Backup> {
+  const backup = await store.findBackup(backupNameOf('name', name))
+  if (backup) return backup
+  throw new BackupError(
+    'BACKUP_NOT_FOUND',
+    `find ${name}: the catalog has no such backup; list the backups, or rebuild the catalog`,
+    { name },
+  )
+}
+
+/** The repository's marks are the truth; the catalog notes what they are after the change. */
+async function changeBackup(
+  { store }: CatalogParts,
+  name: string,
+  change: (backup: move.RemoveBackupRequest) => Promise<{ backup?: proto.Backup | undefined }>,
+): Promise<{ backup: proto.Backup }> {
+  const { vmIdentity } = await findBackup(store, name)
+  const { repository, backup: backupId } = backupNameOf('name', name)
+  const { folder } = await findRepository(store, `repositories/${repository}`)
+  const { backup } = await change({ folder, vmIdentity, backupId })
+  if (!backup) throw new BackupError('INTERNAL', 'the move service answered without the backup')
+  await store.putBackup({ repository, backup: backupId, message: backup })
+  return { backup: { ...backup, name } }
 }
 
 async function allRepositories(store: Store): Promise<StoredRepository[]> {

@@ -47,7 +47,8 @@ interface BackupRow {
 
 const selectRepositories = `
   SELECT name, folder, repository_id, request_id, create_time,
-    (SELECT count(*) FROM catalog.backups b WHERE b.repository = r.name) AS backup_count
+    (SELECT count(*) FROM catalog.backups b
+     WHERE b.repository = r.name AND NOT b.removed) AS backup_count
   FROM catalog.repositories r`
 
 export class Store {
@@ -121,13 +122,19 @@ export class Store {
   }
 
   /** Newest first; empty filters let everything through. One more than the page holds. */
-  async listBackups(repository: string, vm: string, page: Page): Promise<Backup[]> {
+  async listBackups(
+    repository: string,
+    vm: string,
+    page: Page,
+    showRemoved: boolean,
+  ): Promise<Backup[]> {
     const { rows } = await this.#pool.query<BackupRow>(
       `SELECT repository, backup, message FROM catalog.backups
        WHERE ($1 = '' OR repository = $1) AND ($2 = '' OR vm_identity = $2 OR vm_display_name = $2)
+         AND ($5 OR NOT removed)
        ORDER BY point_time_ms DESC, sequence DESC, repository COLLATE "C", backup COLLATE "C"
        LIMIT $3 OFFSET $4`,
-      [repository, searchable(vm), page.size + 1, page.offset],
+      [repository, searchable(vm), page.size + 1, page.offset, showRemoved],
     )
     return rows.map(backupOfRow)
   }
@@ -147,6 +154,7 @@ export class Store {
              ORDER BY point_time_ms DESC, sequence DESC, repository, backup
            ) AS place
          FROM catalog.backups
+         WHERE NOT removed
          WINDOW vm AS (PARTITION BY vm_identity)
        ) newest
        WHERE place = 1
@@ -202,13 +210,13 @@ async function putBackup(session: Session, cataloged: CatalogedBackup): Promise<
     disks.reduce((total, disk) => total + each(disk), 0n)
   await session.query(
     `INSERT INTO catalog.backups (repository, backup, vm_identity, vm_display_name, sequence,
-       point_time_ms, size_bytes, stored_bytes, message)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+       point_time_ms, size_bytes, stored_bytes, message, removed)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
      ON CONFLICT (repository, backup) DO UPDATE SET
        vm_identity = excluded.vm_identity, vm_display_name = excluded.vm_display_name,
        sequence = excluded.sequence, point_time_ms = excluded.point_time_ms,
        size_bytes = excluded.size_bytes, stored_bytes = excluded.stored_bytes,
-       message = excluded.message`,
+       message = excluded.message, removed = excluded.removed`,
     [
       repository,
       backup,
@@ -219,6 +227,7 @@ async function putBackup(session: Session, cataloged: CatalogedBackup): Promise<
       sum(({ sizeBytes }) => sizeBytes),
       sum(({ storedBytes }) => storedBytes),
       Buffer.from(proto.Backup.encode({ ...message, name: `backups/${backup}` }).finish()),
+      message.removeTime !== undefined,
     ],
   )
   await session.query('DELETE FROM catalog.disks WHERE repository = $1 AND backup = $2', [

@@ -20,6 +20,8 @@ export interface MoveConfig {
   endedKeptMs: number
   /** How many of them at most. */
   endedKeptMax: number
+  /** A repository's session that writes nothing for so long is dead: collections do not wait for it. */
+  sessionDeadMs: number
 }
 
 export type MoveSettings = Pick<MoveConfig, 'address' | 'runFolder' | 'keyFolder'> &
@@ -35,6 +37,7 @@ export function moveConfig(settings: MoveSettings): MoveConfig {
     watchIntervalMs: 200,
     endedKeptMs: 10 * 60_000,
     endedKeptMax: 1000,
+    sessionDeadMs: 24 * 3600_000,
     ...settings,
   }
 }

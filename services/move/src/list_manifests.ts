@@ -1,9 +1,11 @@
 // Pages of manifests. A page's token is the place of its last manifest, not a count, so that
 // manifests which come or go between two pages make no other one be skipped or repeated.
 import { argumentInvalid, asBackupError } from '@blockferry/errors'
-import type { ListedManifest, Manifest, Repository } from '@blockferry/native'
+import type { ListedManifest, Repository } from '@blockferry/native'
 import { backup as catalog, type move } from '@blockferry/proto'
-import { backupFromManifest } from '@blockferry/repository'
+import { backupFromListed } from '@blockferry/repository'
+
+type Readable = ListedManifest & { kind: 'manifest' }
 
 const pageSizeDefault = 100
 const pageSizeMax = 1000
@@ -51,16 +53,16 @@ export async function listManifests(
 }
 
 /** Manifests by VM and sequence; the damaged ones go into their list. */
-function inOrder(listed: ListedManifest[], damaged: move.DamagedManifest[]): Manifest[] {
-  const manifests: Manifest[] = []
+function inOrder(listed: ListedManifest[], damaged: move.DamagedManifest[]): Readable[] {
+  const manifests: Readable[] = []
   for (const entry of listed) {
-    if (entry.kind === 'manifest') manifests.push(entry.manifest)
+    if (entry.kind === 'manifest') manifests.push(entry)
     else damaged.push({ path: entry.path, reason: entry.reason, message: entry.message })
   }
   return manifests.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1))
 }
 
-const placeOf = ({ vm_pseudonym, sequence, backup_id }: Manifest): string =>
+const placeOf = ({ manifest: { vm_pseudonym, sequence, backup_id } }: Readable): string =>
   `${vm_pseudonym}.${String(sequence).padStart(16, '0')}.${backup_id}`
 
 function placeOfToken(token: string): string {
@@ -69,15 +71,15 @@ function placeOfToken(token: string): string {
 }
 
 function readBackup(
-  manifest: Manifest,
+  listed: Readable,
   damaged: move.DamagedManifest[],
 ): { backup: catalog.Backup; size: number } | null {
   const damage = (reason: string, message: string): null => {
-    damaged.push({ path: `backups/${manifest.backup_id}`, reason, message })
+    damaged.push({ path: `backups/${listed.manifest.backup_id}`, reason, message })
     return null
   }
   try {
-    const backup = backupFromManifest(manifest)
+    const backup = backupFromListed(listed)
     const size = catalog.Backup.encode(backup).finish().length
     if (size <= pageBytesMax) return { backup, size }
     return damage('MANIFEST_CORRUPT', `it takes ${size} bytes, more than a message holds`)

@@ -35,14 +35,19 @@ export class MovingDisk {
 
   /** Runs native work on the disk; the signal cancels it. */
   async run<T extends Progress>(task: Task<T>, signal: AbortSignal): Promise<T> {
+    const last = await this.follow(task, signal)
+    this.#progress = () => last
+    return last
+  }
+
+  /** The same for work whose result is not its last progress. */
+  async follow<T>(task: Task<T>, signal: AbortSignal): Promise<T> {
     this.#progress = () => task.progress()
     const cancel = () => task.cancel()
     if (signal.aborted) cancel()
     signal.addEventListener('abort', cancel, { once: true })
     try {
-      const last = await task.result
-      this.#progress = () => last
-      return last
+      return await task.result
     } finally {
       signal.removeEventListener('abort', cancel)
     }

@@ -1,9 +1,11 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { KeySlot, RepositoryInfo } from '@blockferry/native'
-import { keySlot, move } from '@blockferry/proto'
+import { keySlot, move, msFromDuration } from '@blockferry/proto'
 import type { Handlers } from '@blockferry/rpc'
 import type { MoveLimits } from './backup_session.ts'
+import { changeBackup } from './change_backup.ts'
+import { CollectSession } from './collect_session.ts'
 import type { MoveConfig } from './config.ts'
 import { DifferentialSession } from './differential_session.ts'
 import { findManifest } from './find_manifest.ts'
@@ -11,6 +13,7 @@ import { listManifests } from './list_manifests.ts'
 import type { HeldRepository, Repositories } from './repositories.ts'
 import { RestoreSession } from './restore_session.ts'
 import type { Session } from './session.ts'
+import { SessionWatch } from './session_watch.ts'
 import type { Sessions } from './sessions.ts'
 import { isBackup, startBackup } from './start_backup.ts'
 import { openDifferential } from './start_differential.ts'
@@ -28,6 +31,7 @@ export interface MoveParts {
 /** The RPCs of the move service. */
 export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer> {
   const { config, repositories, sessions, limits, log } = parts
+  const watched = new SessionWatch(config.sessionDeadMs)
 
   /** Opens a session that reads `folder`; it gives the repository back when it ends. */
   const startReading = async (
@@ -105,6 +109,20 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
           return new VerifySession(request.sessionId, manifest, held, limits, log)
         },
       ),
+    startCollect: async (request) => {
+      const { sessionId, folder } = request
+      const isSame = (session: Session) => session instanceof CollectSession
+      const session = await sessions.startOnce(sessionId, isSame, async () => {
+        const options = collectOptions(request)
+        const held = await repositories.hold(folder, 'write')
+        return new CollectSession(sessionId, folder, options, held, watched, log)
+      })
+      return { session: session.view() }
+    },
+    removeBackup: (request) => changeBackup(repositories, request, 'removeBackup'),
+    undeleteBackup: (request) => changeBackup(repositories, request, 'undeleteBackup'),
+    holdBackup: (request) => changeBackup(repositories, request, 'holdBackup'),
+    releaseBackup: (request) => changeBackup(repositories, request, 'releaseBackup'),
     getSession: async ({ name }) => ({ session: sessions.find(name).view() }),
     watchSession: ({ name }, { signal }) => watch(sessions.find(name), config, signal),
     cancelSession: async ({ name }) => {
@@ -112,6 +130,16 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       await sessions.find(name).stop(cause)
       return {}
     },
+  }
+}
+
+function collectOptions({ token, undoDuration, dryRun }: move.StartCollectRequest) {
+  if (!token) throw argumentInvalid('token', '', 'give the fencing token of the run')
+  return {
+    incarnation: Number(token.incarnation),
+    number: Number(token.number),
+    undo_window_seconds: Math.ceil(msFromDuration(undoDuration) / 1000),
+    dry_run: dryRun,
   }
 }
 

@@ -122,7 +122,9 @@ async function stopOlder(sessions: Sessions, session: BackupSession): Promise<vo
 
 async function manifestsOf(repository: Repository, pseudonym: string): Promise<Manifest[]> {
   const listed = await repository.listManifests(pseudonym)
-  return listed.flatMap((entry) => (entry.kind === 'manifest' ? [entry.manifest] : []))
+  // Nothing new is laid over a backup that somebody wants to be rid of.
+  const kept = listed.filter(({ removed_seconds }) => removed_seconds === null)
+  return kept.flatMap((entry) => (entry.kind === 'manifest' ? [entry.manifest] : []))
 }
 
 function describedBy(request: move.StartBackupRequest): catalog.Backup {

@@ -219,6 +219,10 @@ export function serveMove(world: World, address: string): Promise<RunningService
   }
   const handlers: Handlers<move.MoveServiceServer> = {
     createRepository: notOffered,
+    removeBackup: notOffered,
+    undeleteBackup: notOffered,
+    holdBackup: notOffered,
+    releaseBackup: notOffered,
     inspectRepository: notOffered,
     unlockRepository: notOffered,
     listKeySlots: notOffered,
@@ -254,6 +258,9 @@ export function serveMove(world: World, address: string): Promise<RunningService
     },
     async startVerify({ sessionId }) {
       return start(sessionId, move.Session_Kind.VERIFY, null, [])
+    },
+    async startCollect({ sessionId }) {
+      return start(sessionId, move.Session_Kind.COLLECT, null, [])
     },
     async getSession({ name }) {
       return { session: find(name).session }
@@ -301,6 +308,10 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     listBackups: notOffered,
     listProtectedVms: notOffered,
     rebuildCatalog: notOffered,
+    removeBackup: notOffered,
+    undeleteBackup: notOffered,
+    holdBackup: notOffered,
+    releaseBackup: notOffered,
     async getRepository({ name }) {
       if (name === repository.name) return { repository }
       throw new BackupError('NOT_FOUND', `find ${name}: there is none`, { name })

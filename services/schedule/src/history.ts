@@ -60,7 +60,8 @@ export interface Bases {
 
 /** The bases of a backup at `level`, newest first. */
 export function basesFor({ backups }: History, level: proto.Level, suppliedBase: string): Bases {
-  const newestFirst = [...backups].reverse()
+  // Nothing new counts from a backup that somebody wants to be rid of.
+  const newestFirst = backups.filter(({ removeTime }) => removeTime === undefined).reverse()
   const candidates =
     level === proto.Level.FULL || suppliedBase !== ''
       ? []

@@ -3,6 +3,7 @@ import { type Logger, monotonicMs, randomHex, sleep, within } from '@blockferry/
 import { asBackupError, BackupError } from '@blockferry/errors'
 import type { schedule } from '@blockferry/proto'
 import { admit } from './admit.ts'
+import { runCollect } from './collect.ts'
 import type { ScheduleLimits } from './config.ts'
 import { HeldRun, RunCancelled } from './held_run.ts'
 import { LeaseWatch } from './lease.ts'
@@ -166,6 +167,7 @@ const steps: Record<Kind, Step> = {
   [Kind.BACKUP]: runBackup,
   [Kind.RESTORE]: runRestore,
   [Kind.VERIFY]: runVerify,
+  [Kind.COLLECT]: runCollect,
   [Kind.UNSPECIFIED]: unknownKind,
 }
 
@@ -175,6 +177,7 @@ const undo: Record<Kind, (run: HeldRun, services: Services) => Promise<void>> = 
   [Kind.BACKUP]: undoBackup,
   [Kind.RESTORE]: undoRestore,
   [Kind.VERIFY]: (run, services) => cancelSession(services.move, run, run.id),
+  [Kind.COLLECT]: (run, services) => cancelSession(services.move, run, run.id),
   [Kind.UNSPECIFIED]: undoNothing,
 }
 

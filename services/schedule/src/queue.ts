@@ -148,6 +148,24 @@ export class Queue {
     })
   }
 
+  /** REQUIRES: the fields of `request` are checked. */
+  async collect(
+    request: schedule.StartCollectRequest,
+    requestKey: string | null,
+  ): Promise<ShownRow> {
+    const known = await this.known(requestKey)
+    if (known) return known
+    const repository = await this.repository(request.repository)
+    const id = newRunId(wallMs())
+    const { undoDuration, dryRun } = request
+    const { folder } = repository
+    const collect = { sessionId: id, folder, token: undefined, undoDuration, dryRun }
+    return await this.store.insert({
+      ...newRun(id, requestKey, Kind.COLLECT, repository.name),
+      plan: { ...planIn(repository), collect },
+    })
+  }
+
   /** Errors: NOT_FOUND, ARGUMENT_INVALID. */
   async repository(name: string): Promise<catalog.Repository> {
     if (name !== '') {

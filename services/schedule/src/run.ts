@@ -119,28 +119,38 @@ function asPointGone(thrown: unknown, afterCrash: boolean): unknown {
 
 const causeOf = (thrown: unknown): unknown => (thrown instanceof PointGone ? thrown.cause : thrown)
 
-async function moveDisks(
+/** Of this database in the run's repository: with the run's number it is its fencing token. */
+export async function drawnIncarnation(
   run: HeldRun,
   { services, store }: Means,
-  { point }: HeldPoint,
-  history: History,
   signal: AbortSignal,
-): Promise<void> {
-  const asked = run.plan.backup
-  await run.enter(State.MOVING)
-  const suppliedChanges = await nameSuppliedChanges(run, point)
-  const folder = run.plan.repositoryFolder
+): Promise<bigint> {
+  const { repositoryFolder: folder, repositoryId } = run.plan
   const draw = async () => (await services.move.drawIncarnation({ folder }, { signal })).incarnation
-  const incarnation = await patiently(() => store.incarnation(run.plan.repositoryId, draw), {
+  return await patiently(() => store.incarnation(repositoryId, draw), {
     silentMs: run.limits.moverSilentMs,
     pauseMs: run.limits.retryPauseMs,
     signal,
   })
+}
+
+async function moveDisks(
+  run: HeldRun,
+  means: Means,
+  { point }: HeldPoint,
+  history: History,
+  signal: AbortSignal,
+): Promise<void> {
+  const { services } = means
+  const asked = run.plan.backup
+  await run.enter(State.MOVING)
+  const suppliedChanges = await nameSuppliedChanges(run, point)
+  const incarnation = await drawnIncarnation(run, means, signal)
   const start = () =>
     services.move.startBackup(
       {
         sessionId: sessionIdOf(run.id, point.pointId),
-        folder,
+        folder: run.plan.repositoryFolder,
         token: { incarnation, number: run.row.tokenNumber },
         point,
         backup: manifestOf(run, point, nextSequence(history), asked?.baseBackup ?? ''),
@@ -184,6 +194,7 @@ function manifestOf(
     version: programVersion,
     host: hostOf(point.vm?.name ?? ''),
     run: `runs/${run.id}`,
+    held: false,
   }
 }
 

@@ -5,7 +5,7 @@ export const State = schedule.Run_State
 export type Kind = schedule.Run_Kind
 export type State = schedule.Run_State
 
-/** What a run carries out, fixed when it was queued. Exactly one of the last three is set. */
+/** What a run carries out, fixed when it was queued. Exactly one of the last four is set. */
 export interface Plan {
   repositoryFolder: string
   /** 32 hex digits. */
@@ -13,6 +13,8 @@ export interface Plan {
   backup?: schedule.StartBackupRequest
   restore?: move.StartRestoreRequest
   verify?: move.StartVerifyRequest
+  /** Its token is the run's when it works. */
+  collect?: move.StartCollectRequest
 }
 
 /** A run as the API shows it, without what only its holder needs. */

@@ -352,6 +352,7 @@ interface JsonPlan {
   backup?: unknown
   restore?: unknown
   verify?: unknown
+  collect?: unknown
 }
 
 const shownOf = (raw: RawShown): ShownRow => ({
@@ -396,6 +397,7 @@ const planOf = ({ repositoryFolder, repositoryId, ...kinds }: JsonPlan): Plan =>
   ...(kinds.backup ? { backup: schedule.StartBackupRequest.fromJSON(kinds.backup) } : {}),
   ...(kinds.restore ? { restore: move.StartRestoreRequest.fromJSON(kinds.restore) } : {}),
   ...(kinds.verify ? { verify: move.StartVerifyRequest.fromJSON(kinds.verify) } : {}),
+  ...(kinds.collect ? { collect: move.StartCollectRequest.fromJSON(kinds.collect) } : {}),
 })
 
 const planToJson = ({ repositoryFolder, repositoryId, ...kinds }: Plan): JsonPlan => ({
@@ -404,6 +406,7 @@ const planToJson = ({ repositoryFolder, repositoryId, ...kinds }: Plan): JsonPla
   ...(kinds.backup ? { backup: schedule.StartBackupRequest.toJSON(kinds.backup) } : {}),
   ...(kinds.restore ? { restore: move.StartRestoreRequest.toJSON(kinds.restore) } : {}),
   ...(kinds.verify ? { verify: move.StartVerifyRequest.toJSON(kinds.verify) } : {}),
+  ...(kinds.collect ? { collect: move.StartCollectRequest.toJSON(kinds.collect) } : {}),
 })
 
 const pointToJson = (point: snapshot.Point | null): string =>

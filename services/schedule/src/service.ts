@@ -1,6 +1,12 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { durationFromMs, imageFormatName, imageFormatNames, schedule } from '@blockferry/proto'
+import {
+  durationFromMs,
+  imageFormatName,
+  imageFormatNames,
+  msFromDuration,
+  schedule,
+} from '@blockferry/proto'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
@@ -25,6 +31,10 @@ import {
 } from './request_field.ts'
 import { hasEnded, publicRun, type ShownRow, stateWord } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
+
+const dayMs = 24 * 3600_000
+const undoDefaultMs = 7 * dayMs
+const undoMaxMs = 3650 * dayMs
 
 export interface ServiceParts {
   runs: RunStore
@@ -135,6 +145,15 @@ function startHandlers({ queue, wake }: ServiceParts) {
       wake()
       return { run: publicRun(run) }
     },
+
+    async startCollect(request) {
+      const key = requestKey('StartCollect', request.requestId)
+      if (request.repository !== '') checkName('repository', request.repository, 'repositories')
+      const undoDuration = checkUndo(request.undoDuration)
+      const run = await queue.collect({ ...request, undoDuration }, key)
+      wake()
+      return { run: publicRun(run) }
+    },
   } satisfies Partial<Handlers<schedule.ScheduleServiceServer>>
 }
 
@@ -205,6 +224,12 @@ function checkTarget(request: schedule.StartRestoreRequest): string {
     )
   }
   return ''
+}
+
+function checkUndo(undo: schedule.StartCollectRequest['undoDuration']) {
+  const ms = undo === undefined ? undoDefaultMs : msFromDuration(undo)
+  if (ms >= 0 && ms <= undoMaxMs) return durationFromMs(ms)
+  throw argumentInvalid('undo_duration', `${ms} ms`, 'give 0 s to 3650 days')
 }
 
 const notFound = (name: string, advice: string): BackupError =>

@@ -1,9 +1,8 @@
 import { formatBytes, formatDuration, randomHex } from '@blockferry/core'
-import { type backup, msFromDuration, type schedule } from '@blockferry/proto'
+import { type backup, msFromDuration } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { backupRequest, type StartOptions } from '../backup_request.ts'
 import { type Context, countOf, noteMore, printFields, printRows } from '../context.ts'
-import { type ExitCode, exitCode } from '../exit_code.ts'
 import { usageError } from '../failure.ts'
 import { consistencyName, levelName, methodName, plainJson } from '../json.ts'
 import {
@@ -13,11 +12,11 @@ import {
   levelArgument,
 } from '../option_value.ts'
 import { findBackup, lastPart, listBackups, repositoryOf } from '../resource_name.ts'
-import { decisionText, printQueued, reportRun, uncoveredText } from '../run_report.ts'
+import { decisionText, uncoveredText } from '../run_report.ts'
 import type { Column } from '../table.ts'
 import { timeText } from '../time_text.ts'
 import { carryOut, examples, type Outcome } from '../verb.ts'
-import { startAndWatch } from '../watch.ts'
+import { startOne } from '../watch.ts'
 
 export function addBackupCommands(program: Command, outcome: Outcome): void {
   // Options of `backup` itself must not swallow those of `backup list`.
@@ -27,6 +26,7 @@ export function addBackupCommands(program: Command, outcome: Outcome): void {
   listVerb(noun.command('list'), outcome)
   showVerb(noun.command('show'), outcome)
   verifyVerb(noun.command('verify'), outcome)
+  for (const change of changes) changeVerb(noun.command(change.verb), change, outcome)
   listVerb(program.command('backups'), outcome)
   for (const name of ['snapshots', 'points']) {
     listVerb(program.command(name, { hidden: true }), outcome)
@@ -67,18 +67,8 @@ function startVerb(command: Command, outcome: Outcome): void {
   )
 }
 
-async function startOne(
-  context: Context,
-  start: () => Promise<schedule.Run | undefined>,
-  detach: boolean,
-): Promise<ExitCode> {
-  if (!detach) return reportRun(context, await startAndWatch(context, start))
-  const run = await start()
-  if (run) printQueued(context, [run])
-  return exitCode.ok
-}
-
 interface ListOptions {
+  removed?: boolean
   vm?: string
   repository?: string
   limit?: string
@@ -90,12 +80,17 @@ function listVerb(command: Command, outcome: Outcome): Command {
     .argument('[vm]', 'only those of this VM: name or identity')
     .option('--vm <vm>', 'the same')
     .option('--repository <name>', 'only those in this repository')
+    .option('--removed', 'also removed ones that can be undeleted')
     .option('--limit <count>', 'at most so many', countArgument)
   examples(command, 'blockferry backups', 'blockferry backups web-1 --output json')
   return carryOut<ListOptions>(command, outcome, async (context, options, vm) => {
     if (vm !== undefined && options.vm !== undefined) throw usageError('list backups: name one VM')
     const count = countOf(options.limit)
-    const filter = { vm: vm ?? options.vm ?? '', repository: options.repository ?? '' }
+    const filter = {
+      vm: vm ?? options.vm ?? '',
+      repository: options.repository ?? '',
+      showRemoved: options.removed ?? false,
+    }
     const { items, more } = await listBackups(context.services, filter, count)
     printRows(context, items, columns, plainJson, 'No backups. `blockferry backup VM` makes one.')
     noteMore(context, more, options.limit)
@@ -126,6 +121,60 @@ function verifyVerb(command: Command, outcome: Outcome): Command {
   })
 }
 
+type Catalog = Context['services']['catalog']
+
+interface Change {
+  verb: string
+  description: string
+  done: string
+  call: (catalog: Catalog, name: string) => Promise<{ backup?: backup.Backup | undefined }>
+}
+
+const changes: Change[] = [
+  {
+    verb: 'remove',
+    description:
+      'remove a backup; for 7 days it can be undeleted, then a collection gives its space back',
+    done: 'removed',
+    call: (catalog, name) => catalog.removeBackup({ name }),
+  },
+  {
+    verb: 'undelete',
+    description: 'have a removed backup back; `backup list --removed` shows them',
+    done: 'undeleted',
+    call: (catalog, name) => catalog.undeleteBackup({ name }),
+  },
+  {
+    verb: 'hold',
+    description: 'keep a backup from being removed, by anybody, until it is released',
+    done: 'held',
+    call: (catalog, name) => catalog.holdBackup({ name }),
+  },
+  {
+    verb: 'release',
+    description: 'undo hold',
+    done: 'released',
+    call: (catalog, name) => catalog.releaseBackup({ name }),
+  },
+]
+
+function changeVerb(command: Command, { verb, description, done, call }: Change, outcome: Outcome) {
+  command.description(description).argument('<backup>', 'id, full name, or latest:VM')
+  examples(command, `blockferry backup ${verb} latest:web-1`)
+  return carryOut(command, outcome, async (context, _, text = '') => {
+    const { name } = await findBackup(context.services, text)
+    const { backup: after } = await call(context.services.catalog, name)
+    if (after) printFields(context, plainJson(after), [[done, lastPart(name)]])
+  })
+}
+
+/** What keeps a backup, or that it is about to go. */
+function standing({ held, removeTime, lockUntilTime }: backup.Backup): string {
+  if (removeTime) return `removed ${timeText(removeTime)}`
+  if (held) return 'held'
+  return lockUntilTime ? `locked until ${timeText(lockUntilTime)}` : ''
+}
+
 const sumOf = (each: backup.Backup, pick: (disk: backup.BackupDisk) => bigint): string =>
   formatBytes(each.disks.reduce((sum, disk) => sum + pick(disk), 0n))
 
@@ -153,6 +202,7 @@ const columns: Column<backup.Backup>[] = [
     dispensable: 2,
   },
   { title: 'LEVEL', cell: ({ level }) => levelName(level), dispensable: 4 },
+  { title: 'STANDING', cell: standing, dispensable: 2 },
   { title: 'CONSISTENCY', cell: ({ consistency }) => consistencyName(consistency), dispensable: 5 },
 ]
 
@@ -177,6 +227,7 @@ function printBackup(context: Context, found: backup.Backup): void {
     ['paused', length(found.pauseDuration)],
     ['base', found.baseBackup],
     ['policy', lastPart(found.policy)],
+    ['standing', standing(found)],
     ['disks', found.disks.map(diskText)],
     ['left out', found.uncoveredDisks.map(uncoveredText)],
     ['decisions', found.decisions.map(decisionText)],

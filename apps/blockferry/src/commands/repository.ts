@@ -1,17 +1,19 @@
 import { resolve } from 'node:path'
 import { formatBytes, randomHex } from '@blockferry/core'
 import { argumentInvalid } from '@blockferry/errors'
-import type { catalog, keySlot } from '@blockferry/proto'
+import type { catalog, keySlot, schedule } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { keySlotJson, keySlotKindName, plainJson } from '../json.ts'
+import { undoArgument } from '../option_value.ts'
 import { fullName, lastPart } from '../resource_name.ts'
 import { safeText } from '../safe_text.ts'
 import { listed } from '../services.ts'
 import type { Column, Field } from '../table.ts'
 import { timeText } from '../time_text.ts'
 import { carryOut, examples, type Outcome } from '../verb.ts'
+import { startOne } from '../watch.ts'
 
 export function addRepositoryCommands(program: Command, outcome: Outcome): void {
   const repository = program
@@ -73,6 +75,28 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     const request = { name: fullName('repositories', name) }
     const answer = await context.services.catalog.getRepository(request)
     if (answer.repository) print(context, answer.repository, '')
+  })
+  const collect = repository
+    .command('collect')
+    .description('give back the space of what no backup needs any more')
+    .argument('[name]', 'may be left out when there is only one')
+    .option('--undo <time>', 'keep removed backups for so long (7d)', undoArgument)
+    .option('--dry-run', 'say what would be done, change nothing')
+    .option('-d, --detach', 'print the name of the run and return at once')
+  examples(
+    collect,
+    'blockferry repository collect nightly',
+    'blockferry repository collect nightly --dry-run',
+  )
+  carryOut<CollectOptions>(collect, outcome, async (context, options, name = '') => {
+    const request = {
+      repository: name === '' ? '' : fullName('repositories', name),
+      undoDuration: options.undo,
+      dryRun: options.dryRun ?? false,
+      requestId: randomHex(8),
+    }
+    const start = async () => (await context.services.schedule.startCollect(request)).run
+    return await startOne(context, start, options.detach ?? false)
   })
   const forget = repository
     .command('forget')
@@ -141,6 +165,12 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
 
 const passphraseHelp =
   "the first line of this file of the mover's machine: a passphrase or a recovery key"
+
+interface CollectOptions {
+  undo?: schedule.StartCollectRequest['undoDuration']
+  dryRun?: boolean
+  detach?: boolean
+}
 
 interface SecretOptions {
   passphraseFile?: string

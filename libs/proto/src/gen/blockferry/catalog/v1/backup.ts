@@ -297,6 +297,17 @@ export interface Backup {
   host: string;
   /** `runs/{run}` that made it. */
   run: string;
+  /** Nobody removes it until it is released. Not part of the manifest, as the two that follow. */
+  held: boolean;
+  /**
+   * Repository time at which it was removed; unset when it was not. Until its undo window is over
+   * it can be undeleted.
+   */
+  removeTime?:
+    | Date
+    | undefined;
+  /** Repository time before which nobody removes it; unset without a lock. */
+  lockUntilTime?: Date | undefined;
 }
 
 function createBaseBackupDisk(): BackupDisk {
@@ -834,6 +845,9 @@ function createBaseBackup(): Backup {
     version: "",
     host: "",
     run: "",
+    held: false,
+    removeTime: undefined,
+    lockUntilTime: undefined,
   };
 }
 
@@ -910,6 +924,15 @@ export const Backup: MessageFns<Backup> = {
     }
     if (message.run !== "") {
       writer.uint32(186).string(message.run);
+    }
+    if (message.held !== false) {
+      writer.uint32(192).bool(message.held);
+    }
+    if (message.removeTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.removeTime), writer.uint32(202).fork()).join();
+    }
+    if (message.lockUntilTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.lockUntilTime), writer.uint32(210).fork()).join();
     }
     return writer;
   },
@@ -1111,6 +1134,30 @@ export const Backup: MessageFns<Backup> = {
             message.run = reader.string();
             continue;
           }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.held = reader.bool();
+            continue;
+          }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.removeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.lockUntilTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1196,6 +1243,17 @@ export const Backup: MessageFns<Backup> = {
       version: isSet(object.version) ? globalThis.String(object.version) : "",
       host: isSet(object.host) ? globalThis.String(object.host) : "",
       run: isSet(object.run) ? globalThis.String(object.run) : "",
+      held: isSet(object.held) ? globalThis.Boolean(object.held) : false,
+      removeTime: isSet(object.removeTime)
+        ? fromJsonTimestamp(object.removeTime)
+        : isSet(object.remove_time)
+        ? fromJsonTimestamp(object.remove_time)
+        : undefined,
+      lockUntilTime: isSet(object.lockUntilTime)
+        ? fromJsonTimestamp(object.lockUntilTime)
+        : isSet(object.lock_until_time)
+        ? fromJsonTimestamp(object.lock_until_time)
+        : undefined,
     };
   },
 
@@ -1270,6 +1328,15 @@ export const Backup: MessageFns<Backup> = {
     if (message.run !== "") {
       obj.run = message.run;
     }
+    if (message.held !== false) {
+      obj.held = message.held;
+    }
+    if (message.removeTime !== undefined) {
+      obj.removeTime = message.removeTime.toISOString();
+    }
+    if (message.lockUntilTime !== undefined) {
+      obj.lockUntilTime = message.lockUntilTime.toISOString();
+    }
     return obj;
   },
 
@@ -1305,6 +1372,9 @@ export const Backup: MessageFns<Backup> = {
     message.version = object.version ?? "";
     message.host = object.host ?? "";
     message.run = object.run ?? "";
+    message.held = object.held ?? false;
+    message.removeTime = object.removeTime ?? undefined;
+    message.lockUntilTime = object.lockUntilTime ?? undefined;
     return message;
   },
 };

@@ -242,6 +242,8 @@ export interface ListBackupsRequest {
   pageSize: number;
   /** next_page_token of the page before. */
   pageToken: string;
+  /** Also those that are removed and can still be undeleted. */
+  showRemoved: boolean;
 }
 
 /** Response of ListBackups. */
@@ -282,6 +284,54 @@ export interface RebuildCatalogResponse {
   removedCount: bigint;
   /** Manifests that could not be read. */
   damagedManifests: DamagedManifest[];
+}
+
+/** Request of RemoveBackup. */
+export interface RemoveBackupRequest {
+  /** `repositories/{repository}/backups/{backup}`. */
+  name: string;
+}
+
+/** Response of RemoveBackup. */
+export interface RemoveBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
+}
+
+/** Request of UndeleteBackup. */
+export interface UndeleteBackupRequest {
+  /** `repositories/{repository}/backups/{backup}`. */
+  name: string;
+}
+
+/** Response of UndeleteBackup. */
+export interface UndeleteBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
+}
+
+/** Request of HoldBackup. */
+export interface HoldBackupRequest {
+  /** `repositories/{repository}/backups/{backup}`. */
+  name: string;
+}
+
+/** Response of HoldBackup. */
+export interface HoldBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
+}
+
+/** Request of ReleaseBackup. */
+export interface ReleaseBackupRequest {
+  /** `repositories/{repository}/backups/{backup}`. */
+  name: string;
+}
+
+/** Response of ReleaseBackup. */
+export interface ReleaseBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
 }
 
 function createBaseRepository(): Repository {
@@ -2392,7 +2442,7 @@ export const GetBackupResponse: MessageFns<GetBackupResponse> = {
 };
 
 function createBaseListBackupsRequest(): ListBackupsRequest {
-  return { parent: "", vm: "", pageSize: 0, pageToken: "" };
+  return { parent: "", vm: "", pageSize: 0, pageToken: "", showRemoved: false };
 }
 
 export const ListBackupsRequest: MessageFns<ListBackupsRequest> = {
@@ -2408,6 +2458,9 @@ export const ListBackupsRequest: MessageFns<ListBackupsRequest> = {
     }
     if (message.pageToken !== "") {
       writer.uint32(34).string(message.pageToken);
+    }
+    if (message.showRemoved !== false) {
+      writer.uint32(40).bool(message.showRemoved);
     }
     return writer;
   },
@@ -2457,6 +2510,14 @@ export const ListBackupsRequest: MessageFns<ListBackupsRequest> = {
             message.pageToken = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.showRemoved = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2483,6 +2544,11 @@ export const ListBackupsRequest: MessageFns<ListBackupsRequest> = {
         : isSet(object.page_token)
         ? globalThis.String(object.page_token)
         : "",
+      showRemoved: isSet(object.showRemoved)
+        ? globalThis.Boolean(object.showRemoved)
+        : isSet(object.show_removed)
+        ? globalThis.Boolean(object.show_removed)
+        : false,
     };
   },
 
@@ -2500,6 +2566,9 @@ export const ListBackupsRequest: MessageFns<ListBackupsRequest> = {
     if (message.pageToken !== "") {
       obj.pageToken = message.pageToken;
     }
+    if (message.showRemoved !== false) {
+      obj.showRemoved = message.showRemoved;
+    }
     return obj;
   },
 
@@ -2512,6 +2581,7 @@ export const ListBackupsRequest: MessageFns<ListBackupsRequest> = {
     message.vm = object.vm ?? "";
     message.pageSize = object.pageSize ?? 0;
     message.pageToken = object.pageToken ?? "";
+    message.showRemoved = object.showRemoved ?? false;
     return message;
   },
 };
@@ -2977,6 +3047,550 @@ export const RebuildCatalogResponse: MessageFns<RebuildCatalogResponse> = {
   },
 };
 
+function createBaseRemoveBackupRequest(): RemoveBackupRequest {
+  return { name: "" };
+}
+
+export const RemoveBackupRequest: MessageFns<RemoveBackupRequest> = {
+  encode(message: RemoveBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveBackupRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: RemoveBackupRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveBackupRequest>): RemoveBackupRequest {
+    return RemoveBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveBackupRequest>): RemoveBackupRequest {
+    const message = createBaseRemoveBackupRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveBackupResponse(): RemoveBackupResponse {
+  return { backup: undefined };
+}
+
+export const RemoveBackupResponse: MessageFns<RemoveBackupResponse> = {
+  encode(message: RemoveBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: RemoveBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveBackupResponse>): RemoveBackupResponse {
+    return RemoveBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveBackupResponse>): RemoveBackupResponse {
+    const message = createBaseRemoveBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUndeleteBackupRequest(): UndeleteBackupRequest {
+  return { name: "" };
+}
+
+export const UndeleteBackupRequest: MessageFns<UndeleteBackupRequest> = {
+  encode(message: UndeleteBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UndeleteBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUndeleteBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UndeleteBackupRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: UndeleteBackupRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UndeleteBackupRequest>): UndeleteBackupRequest {
+    return UndeleteBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UndeleteBackupRequest>): UndeleteBackupRequest {
+    const message = createBaseUndeleteBackupRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseUndeleteBackupResponse(): UndeleteBackupResponse {
+  return { backup: undefined };
+}
+
+export const UndeleteBackupResponse: MessageFns<UndeleteBackupResponse> = {
+  encode(message: UndeleteBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UndeleteBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUndeleteBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UndeleteBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: UndeleteBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UndeleteBackupResponse>): UndeleteBackupResponse {
+    return UndeleteBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UndeleteBackupResponse>): UndeleteBackupResponse {
+    const message = createBaseUndeleteBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseHoldBackupRequest(): HoldBackupRequest {
+  return { name: "" };
+}
+
+export const HoldBackupRequest: MessageFns<HoldBackupRequest> = {
+  encode(message: HoldBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HoldBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHoldBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HoldBackupRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: HoldBackupRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HoldBackupRequest>): HoldBackupRequest {
+    return HoldBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HoldBackupRequest>): HoldBackupRequest {
+    const message = createBaseHoldBackupRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseHoldBackupResponse(): HoldBackupResponse {
+  return { backup: undefined };
+}
+
+export const HoldBackupResponse: MessageFns<HoldBackupResponse> = {
+  encode(message: HoldBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HoldBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHoldBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HoldBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: HoldBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HoldBackupResponse>): HoldBackupResponse {
+    return HoldBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HoldBackupResponse>): HoldBackupResponse {
+    const message = createBaseHoldBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseReleaseBackupRequest(): ReleaseBackupRequest {
+  return { name: "" };
+}
+
+export const ReleaseBackupRequest: MessageFns<ReleaseBackupRequest> = {
+  encode(message: ReleaseBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReleaseBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReleaseBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReleaseBackupRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ReleaseBackupRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReleaseBackupRequest>): ReleaseBackupRequest {
+    return ReleaseBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReleaseBackupRequest>): ReleaseBackupRequest {
+    const message = createBaseReleaseBackupRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseReleaseBackupResponse(): ReleaseBackupResponse {
+  return { backup: undefined };
+}
+
+export const ReleaseBackupResponse: MessageFns<ReleaseBackupResponse> = {
+  encode(message: ReleaseBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReleaseBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReleaseBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReleaseBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: ReleaseBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReleaseBackupResponse>): ReleaseBackupResponse {
+    return ReleaseBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReleaseBackupResponse>): ReleaseBackupResponse {
+    const message = createBaseReleaseBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
 /** Repositories and what they hold. Errors: see blockferry.error.v1.Reason. */
 export type CatalogServiceService = typeof CatalogServiceService;
 export const CatalogServiceService = {
@@ -3109,6 +3723,53 @@ export const CatalogServiceService = {
     responseSerialize: (value: ListBackupsResponse): Buffer => Buffer.from(ListBackupsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListBackupsResponse => ListBackupsResponse.decode(value),
   },
+  /**
+   * Removes a backup: it stays for the undo window, then a collection gives its space back. Errors:
+   * BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED.
+   */
+  removeBackup: {
+    path: "/blockferry.catalog.v1.CatalogService/RemoveBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveBackupRequest): Buffer => Buffer.from(RemoveBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveBackupRequest => RemoveBackupRequest.decode(value),
+    responseSerialize: (value: RemoveBackupResponse): Buffer =>
+      Buffer.from(RemoveBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveBackupResponse => RemoveBackupResponse.decode(value),
+  },
+  /** Has a removed backup back. Errors: BACKUP_NOT_FOUND when its undo window is over. */
+  undeleteBackup: {
+    path: "/blockferry.catalog.v1.CatalogService/UndeleteBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UndeleteBackupRequest): Buffer =>
+      Buffer.from(UndeleteBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UndeleteBackupRequest => UndeleteBackupRequest.decode(value),
+    responseSerialize: (value: UndeleteBackupResponse): Buffer =>
+      Buffer.from(UndeleteBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UndeleteBackupResponse => UndeleteBackupResponse.decode(value),
+  },
+  /** Keeps a backup from being removed. Errors: BACKUP_NOT_FOUND, also when it is removed. */
+  holdBackup: {
+    path: "/blockferry.catalog.v1.CatalogService/HoldBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: HoldBackupRequest): Buffer => Buffer.from(HoldBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): HoldBackupRequest => HoldBackupRequest.decode(value),
+    responseSerialize: (value: HoldBackupResponse): Buffer => Buffer.from(HoldBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): HoldBackupResponse => HoldBackupResponse.decode(value),
+  },
+  /** Undoes HoldBackup. */
+  releaseBackup: {
+    path: "/blockferry.catalog.v1.CatalogService/ReleaseBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReleaseBackupRequest): Buffer => Buffer.from(ReleaseBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReleaseBackupRequest => ReleaseBackupRequest.decode(value),
+    responseSerialize: (value: ReleaseBackupResponse): Buffer =>
+      Buffer.from(ReleaseBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReleaseBackupResponse => ReleaseBackupResponse.decode(value),
+  },
   /** Lists the VMs that have backups, by name. */
   listProtectedVms: {
     path: "/blockferry.catalog.v1.CatalogService/ListProtectedVms" as const,
@@ -3168,6 +3829,17 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   getBackup: handleUnaryCall<GetBackupRequest, GetBackupResponse>;
   /** Lists backups, newest first. */
   listBackups: handleUnaryCall<ListBackupsRequest, ListBackupsResponse>;
+  /**
+   * Removes a backup: it stays for the undo window, then a collection gives its space back. Errors:
+   * BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED.
+   */
+  removeBackup: handleUnaryCall<RemoveBackupRequest, RemoveBackupResponse>;
+  /** Has a removed backup back. Errors: BACKUP_NOT_FOUND when its undo window is over. */
+  undeleteBackup: handleUnaryCall<UndeleteBackupRequest, UndeleteBackupResponse>;
+  /** Keeps a backup from being removed. Errors: BACKUP_NOT_FOUND, also when it is removed. */
+  holdBackup: handleUnaryCall<HoldBackupRequest, HoldBackupResponse>;
+  /** Undoes HoldBackup. */
+  releaseBackup: handleUnaryCall<ReleaseBackupRequest, ReleaseBackupResponse>;
   /** Lists the VMs that have backups, by name. */
   listProtectedVms: handleUnaryCall<ListProtectedVmsRequest, ListProtectedVmsResponse>;
   /**
@@ -3360,6 +4032,73 @@ export interface CatalogServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListBackupsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Removes a backup: it stays for the undo window, then a collection gives its space back. Errors:
+   * BACKUP_NOT_FOUND, BACKUP_HELD, BACKUP_LOCKED.
+   */
+  removeBackup(
+    request: RemoveBackupRequest,
+    callback: (error: ServiceError | null, response: RemoveBackupResponse) => void,
+  ): ClientUnaryCall;
+  removeBackup(
+    request: RemoveBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveBackupResponse) => void,
+  ): ClientUnaryCall;
+  removeBackup(
+    request: RemoveBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveBackupResponse) => void,
+  ): ClientUnaryCall;
+  /** Has a removed backup back. Errors: BACKUP_NOT_FOUND when its undo window is over. */
+  undeleteBackup(
+    request: UndeleteBackupRequest,
+    callback: (error: ServiceError | null, response: UndeleteBackupResponse) => void,
+  ): ClientUnaryCall;
+  undeleteBackup(
+    request: UndeleteBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UndeleteBackupResponse) => void,
+  ): ClientUnaryCall;
+  undeleteBackup(
+    request: UndeleteBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UndeleteBackupResponse) => void,
+  ): ClientUnaryCall;
+  /** Keeps a backup from being removed. Errors: BACKUP_NOT_FOUND, also when it is removed. */
+  holdBackup(
+    request: HoldBackupRequest,
+    callback: (error: ServiceError | null, response: HoldBackupResponse) => void,
+  ): ClientUnaryCall;
+  holdBackup(
+    request: HoldBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: HoldBackupResponse) => void,
+  ): ClientUnaryCall;
+  holdBackup(
+    request: HoldBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: HoldBackupResponse) => void,
+  ): ClientUnaryCall;
+  /** Undoes HoldBackup. */
+  releaseBackup(
+    request: ReleaseBackupRequest,
+    callback: (error: ServiceError | null, response: ReleaseBackupResponse) => void,
+  ): ClientUnaryCall;
+  releaseBackup(
+    request: ReleaseBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReleaseBackupResponse) => void,
+  ): ClientUnaryCall;
+  releaseBackup(
+    request: ReleaseBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReleaseBackupResponse) => void,
   ): ClientUnaryCall;
   /** Lists the VMs that have backups, by name. */
   listProtectedVms(

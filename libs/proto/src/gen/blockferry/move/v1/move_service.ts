@@ -20,6 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Duration } from "../../../google/protobuf/duration.ts";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Backup, DecisionNote } from "../../catalog/v1/backup.ts";
 import { KeySlot } from "../../catalog/v1/key_slot.ts";
@@ -177,7 +178,11 @@ export interface Session {
     | Date
     | undefined;
   /** When it ended. */
-  endTime?: Date | undefined;
+  endTime?:
+    | Date
+    | undefined;
+  /** Of a collection that has ended well. */
+  collectReport?: CollectReport | undefined;
 }
 
 /** What a session does. */
@@ -190,6 +195,8 @@ export const Session_Kind = {
   RESTORE: 2,
   /** VERIFY - Proves a backup. */
   VERIFY: 3,
+  /** COLLECT - Gives back the space of what no backup needs. */
+  COLLECT: 4,
 } as const;
 
 export type Session_Kind = typeof Session_Kind[keyof typeof Session_Kind];
@@ -199,6 +206,7 @@ export namespace Session_Kind {
   export type BACKUP = typeof Session_Kind.BACKUP;
   export type RESTORE = typeof Session_Kind.RESTORE;
   export type VERIFY = typeof Session_Kind.VERIFY;
+  export type COLLECT = typeof Session_Kind.COLLECT;
 }
 
 export function session_KindFromJSON(object: any): Session_Kind {
@@ -215,6 +223,9 @@ export function session_KindFromJSON(object: any): Session_Kind {
     case 3:
     case "KIND_VERIFY":
       return Session_Kind.VERIFY;
+    case 4:
+    case "KIND_COLLECT":
+      return Session_Kind.COLLECT;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Session_Kind");
   }
@@ -230,6 +241,8 @@ export function session_KindToJSON(object: Session_Kind): string {
       return "KIND_RESTORE";
     case Session_Kind.VERIFY:
       return "KIND_VERIFY";
+    case Session_Kind.COLLECT:
+      return "KIND_COLLECT";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Session_Kind");
   }
@@ -301,6 +314,51 @@ export function session_StateToJSON(object: Session_State): string {
 export interface Session_ErrorMetadataEntry {
   key: string;
   value: string;
+}
+
+/** Some packs of a repository. */
+export interface PackTotals {
+  /** Number of packs. */
+  packCount: bigint;
+  /** Their bytes. */
+  sizeBytes: bigint;
+}
+
+/** What a collection did, or would do. */
+export interface CollectReport {
+  /** It changed nothing. */
+  dryRun: boolean;
+  /** Ids of backups that are gone for good: their undo window is over. */
+  droppedBackups: string[];
+  /** Bytes of all packs that stay. */
+  storedBytes: bigint;
+  /** Bytes of what is needed of them. */
+  liveBytes: bigint;
+  /** Packs that were deleted. */
+  deleted?:
+    | PackTotals
+    | undefined;
+  /**
+   * Packs that nothing needs any more: deleted a moment later when no session was open, else by a
+   * later collection.
+   */
+  tombstoned?:
+    | PackTotals
+    | undefined;
+  /** Mostly dead packs of which the rest was written anew; the bytes are those of the rest. */
+  copied?:
+    | PackTotals
+    | undefined;
+  /** Packs that were about to be deleted, and that something refers to again. */
+  spared?:
+    | PackTotals
+    | undefined;
+  /** Packs that wait for sessions that may refer to them, */
+  waiting?:
+    | PackTotals
+    | undefined;
+  /** and those sessions. */
+  waitsFor: string[];
 }
 
 /** A repository's folder. */
@@ -639,6 +697,94 @@ export interface StartVerifyRequest {
 export interface StartVerifyResponse {
   /** The session. */
   session?: Session | undefined;
+}
+
+/** Request of StartCollect. */
+export interface StartCollectRequest {
+  /** The last part of the session's name; the run's id. */
+  sessionId: string;
+  /** Absolute path of the repository. */
+  folder: string;
+  /** An older collector is fenced, a newer one refuses this one. */
+  token?:
+    | FencingToken
+    | undefined;
+  /** For so long a removed backup can be undeleted. */
+  undoDuration?:
+    | Duration
+    | undefined;
+  /** Says what would be done, changes nothing. */
+  dryRun: boolean;
+}
+
+/** Response of StartCollect. */
+export interface StartCollectResponse {
+  /** The session. */
+  session?: Session | undefined;
+}
+
+/** Request of RemoveBackup. */
+export interface RemoveBackupRequest {
+  /** Absolute path of the repository. */
+  folder: string;
+  /** Identity of the VM. */
+  vmIdentity: string;
+  /** Id of the backup. */
+  backupId: string;
+}
+
+/** Response of RemoveBackup. */
+export interface RemoveBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
+}
+
+/** Request of UndeleteBackup. */
+export interface UndeleteBackupRequest {
+  /** Absolute path of the repository. */
+  folder: string;
+  /** Identity of the VM. */
+  vmIdentity: string;
+  /** Id of the backup. */
+  backupId: string;
+}
+
+/** Response of UndeleteBackup. */
+export interface UndeleteBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
+}
+
+/** Request of HoldBackup. */
+export interface HoldBackupRequest {
+  /** Absolute path of the repository. */
+  folder: string;
+  /** Identity of the VM. */
+  vmIdentity: string;
+  /** Id of the backup. */
+  backupId: string;
+}
+
+/** Response of HoldBackup. */
+export interface HoldBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
+}
+
+/** Request of ReleaseBackup. */
+export interface ReleaseBackupRequest {
+  /** Absolute path of the repository. */
+  folder: string;
+  /** Identity of the VM. */
+  vmIdentity: string;
+  /** Id of the backup. */
+  backupId: string;
+}
+
+/** Response of ReleaseBackup. */
+export interface ReleaseBackupResponse {
+  /** The backup as it is now. */
+  backup?: Backup | undefined;
 }
 
 /** Request of GetSession. */
@@ -1156,6 +1302,7 @@ function createBaseSession(): Session {
     errorMetadata: {},
     startTime: undefined,
     endTime: undefined,
+    collectReport: undefined,
   };
 }
 
@@ -1187,6 +1334,9 @@ export const Session: MessageFns<Session> = {
     }
     if (message.endTime !== undefined) {
       Timestamp.encode(toTimestamp(message.endTime), writer.uint32(74).fork()).join();
+    }
+    if (message.collectReport !== undefined) {
+      CollectReport.encode(message.collectReport, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -1279,6 +1429,14 @@ export const Session: MessageFns<Session> = {
             message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.collectReport = CollectReport.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1344,6 +1502,11 @@ export const Session: MessageFns<Session> = {
         : isSet(object.end_time)
         ? fromJsonTimestamp(object.end_time)
         : undefined,
+      collectReport: isSet(object.collectReport)
+        ? CollectReport.fromJSON(object.collectReport)
+        : isSet(object.collect_report)
+        ? CollectReport.fromJSON(object.collect_report)
+        : undefined,
     };
   },
 
@@ -1382,6 +1545,9 @@ export const Session: MessageFns<Session> = {
     if (message.endTime !== undefined) {
       obj.endTime = message.endTime.toISOString();
     }
+    if (message.collectReport !== undefined) {
+      obj.collectReport = CollectReport.toJSON(message.collectReport);
+    }
     return obj;
   },
 
@@ -1407,6 +1573,9 @@ export const Session: MessageFns<Session> = {
     );
     message.startTime = object.startTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
+    message.collectReport = (object.collectReport !== undefined && object.collectReport !== null)
+      ? CollectReport.fromPartial(object.collectReport)
+      : undefined;
     return message;
   },
 };
@@ -1492,6 +1661,367 @@ export const Session_ErrorMetadataEntry: MessageFns<Session_ErrorMetadataEntry> 
     const message = createBaseSession_ErrorMetadataEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBasePackTotals(): PackTotals {
+  return { packCount: 0n, sizeBytes: 0n };
+}
+
+export const PackTotals: MessageFns<PackTotals> = {
+  encode(message: PackTotals, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.packCount !== 0n) {
+      if (BigInt.asIntN(64, message.packCount) !== message.packCount) {
+        throw new globalThis.Error("value provided for field message.packCount of type int64 too large");
+      }
+      writer.uint32(8).int64(message.packCount);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type int64 too large");
+      }
+      writer.uint32(16).int64(message.sizeBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PackTotals {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePackTotals();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.packCount = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sizeBytes = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PackTotals {
+    return {
+      packCount: isSet(object.packCount)
+        ? BigInt(object.packCount)
+        : isSet(object.pack_count)
+        ? BigInt(object.pack_count)
+        : 0n,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: PackTotals): unknown {
+    const obj: any = {};
+    if (message.packCount !== 0n) {
+      obj.packCount = message.packCount.toString();
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PackTotals>): PackTotals {
+    return PackTotals.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PackTotals>): PackTotals {
+    const message = createBasePackTotals();
+    message.packCount = (object.packCount !== undefined && object.packCount !== null) ? BigInt(object.packCount) : 0n;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    return message;
+  },
+};
+
+function createBaseCollectReport(): CollectReport {
+  return {
+    dryRun: false,
+    droppedBackups: [],
+    storedBytes: 0n,
+    liveBytes: 0n,
+    deleted: undefined,
+    tombstoned: undefined,
+    copied: undefined,
+    spared: undefined,
+    waiting: undefined,
+    waitsFor: [],
+  };
+}
+
+export const CollectReport: MessageFns<CollectReport> = {
+  encode(message: CollectReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.dryRun !== false) {
+      writer.uint32(8).bool(message.dryRun);
+    }
+    for (const v of message.droppedBackups) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.storedBytes !== 0n) {
+      if (BigInt.asIntN(64, message.storedBytes) !== message.storedBytes) {
+        throw new globalThis.Error("value provided for field message.storedBytes of type int64 too large");
+      }
+      writer.uint32(24).int64(message.storedBytes);
+    }
+    if (message.liveBytes !== 0n) {
+      if (BigInt.asIntN(64, message.liveBytes) !== message.liveBytes) {
+        throw new globalThis.Error("value provided for field message.liveBytes of type int64 too large");
+      }
+      writer.uint32(32).int64(message.liveBytes);
+    }
+    if (message.deleted !== undefined) {
+      PackTotals.encode(message.deleted, writer.uint32(42).fork()).join();
+    }
+    if (message.tombstoned !== undefined) {
+      PackTotals.encode(message.tombstoned, writer.uint32(50).fork()).join();
+    }
+    if (message.copied !== undefined) {
+      PackTotals.encode(message.copied, writer.uint32(58).fork()).join();
+    }
+    if (message.spared !== undefined) {
+      PackTotals.encode(message.spared, writer.uint32(66).fork()).join();
+    }
+    if (message.waiting !== undefined) {
+      PackTotals.encode(message.waiting, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.waitsFor) {
+      writer.uint32(82).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CollectReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCollectReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.droppedBackups.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.storedBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.liveBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.deleted = PackTotals.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.tombstoned = PackTotals.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.copied = PackTotals.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.spared = PackTotals.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.waiting = PackTotals.decode(reader, reader.uint32());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.waitsFor.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CollectReport {
+    return {
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+      droppedBackups: globalThis.Array.isArray(object?.droppedBackups)
+        ? object.droppedBackups.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.dropped_backups)
+        ? object.dropped_backups.map((e: any) => globalThis.String(e))
+        : [],
+      storedBytes: isSet(object.storedBytes)
+        ? BigInt(object.storedBytes)
+        : isSet(object.stored_bytes)
+        ? BigInt(object.stored_bytes)
+        : 0n,
+      liveBytes: isSet(object.liveBytes)
+        ? BigInt(object.liveBytes)
+        : isSet(object.live_bytes)
+        ? BigInt(object.live_bytes)
+        : 0n,
+      deleted: isSet(object.deleted) ? PackTotals.fromJSON(object.deleted) : undefined,
+      tombstoned: isSet(object.tombstoned) ? PackTotals.fromJSON(object.tombstoned) : undefined,
+      copied: isSet(object.copied) ? PackTotals.fromJSON(object.copied) : undefined,
+      spared: isSet(object.spared) ? PackTotals.fromJSON(object.spared) : undefined,
+      waiting: isSet(object.waiting) ? PackTotals.fromJSON(object.waiting) : undefined,
+      waitsFor: globalThis.Array.isArray(object?.waitsFor)
+        ? object.waitsFor.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.waits_for)
+        ? object.waits_for.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: CollectReport): unknown {
+    const obj: any = {};
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    if (message.droppedBackups?.length) {
+      obj.droppedBackups = message.droppedBackups;
+    }
+    if (message.storedBytes !== 0n) {
+      obj.storedBytes = message.storedBytes.toString();
+    }
+    if (message.liveBytes !== 0n) {
+      obj.liveBytes = message.liveBytes.toString();
+    }
+    if (message.deleted !== undefined) {
+      obj.deleted = PackTotals.toJSON(message.deleted);
+    }
+    if (message.tombstoned !== undefined) {
+      obj.tombstoned = PackTotals.toJSON(message.tombstoned);
+    }
+    if (message.copied !== undefined) {
+      obj.copied = PackTotals.toJSON(message.copied);
+    }
+    if (message.spared !== undefined) {
+      obj.spared = PackTotals.toJSON(message.spared);
+    }
+    if (message.waiting !== undefined) {
+      obj.waiting = PackTotals.toJSON(message.waiting);
+    }
+    if (message.waitsFor?.length) {
+      obj.waitsFor = message.waitsFor;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CollectReport>): CollectReport {
+    return CollectReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CollectReport>): CollectReport {
+    const message = createBaseCollectReport();
+    message.dryRun = object.dryRun ?? false;
+    message.droppedBackups = object.droppedBackups?.map((e) => e) || [];
+    message.storedBytes = (object.storedBytes !== undefined && object.storedBytes !== null)
+      ? BigInt(object.storedBytes)
+      : 0n;
+    message.liveBytes = (object.liveBytes !== undefined && object.liveBytes !== null) ? BigInt(object.liveBytes) : 0n;
+    message.deleted = (object.deleted !== undefined && object.deleted !== null)
+      ? PackTotals.fromPartial(object.deleted)
+      : undefined;
+    message.tombstoned = (object.tombstoned !== undefined && object.tombstoned !== null)
+      ? PackTotals.fromPartial(object.tombstoned)
+      : undefined;
+    message.copied = (object.copied !== undefined && object.copied !== null)
+      ? PackTotals.fromPartial(object.copied)
+      : undefined;
+    message.spared = (object.spared !== undefined && object.spared !== null)
+      ? PackTotals.fromPartial(object.spared)
+      : undefined;
+    message.waiting = (object.waiting !== undefined && object.waiting !== null)
+      ? PackTotals.fromPartial(object.waiting)
+      : undefined;
+    message.waitsFor = object.waitsFor?.map((e) => e) || [];
     return message;
   },
 };
@@ -4353,6 +4883,936 @@ export const StartVerifyResponse: MessageFns<StartVerifyResponse> = {
   },
 };
 
+function createBaseStartCollectRequest(): StartCollectRequest {
+  return { sessionId: "", folder: "", token: undefined, undoDuration: undefined, dryRun: false };
+}
+
+export const StartCollectRequest: MessageFns<StartCollectRequest> = {
+  encode(message: StartCollectRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.folder !== "") {
+      writer.uint32(18).string(message.folder);
+    }
+    if (message.token !== undefined) {
+      FencingToken.encode(message.token, writer.uint32(26).fork()).join();
+    }
+    if (message.undoDuration !== undefined) {
+      Duration.encode(message.undoDuration, writer.uint32(34).fork()).join();
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(40).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartCollectRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartCollectRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.token = FencingToken.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.undoDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartCollectRequest {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      token: isSet(object.token) ? FencingToken.fromJSON(object.token) : undefined,
+      undoDuration: isSet(object.undoDuration)
+        ? Duration.fromJSON(object.undoDuration)
+        : isSet(object.undo_duration)
+        ? Duration.fromJSON(object.undo_duration)
+        : undefined,
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+    };
+  },
+
+  toJSON(message: StartCollectRequest): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.token !== undefined) {
+      obj.token = FencingToken.toJSON(message.token);
+    }
+    if (message.undoDuration !== undefined) {
+      obj.undoDuration = Duration.toJSON(message.undoDuration);
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartCollectRequest>): StartCollectRequest {
+    return StartCollectRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartCollectRequest>): StartCollectRequest {
+    const message = createBaseStartCollectRequest();
+    message.sessionId = object.sessionId ?? "";
+    message.folder = object.folder ?? "";
+    message.token = (object.token !== undefined && object.token !== null)
+      ? FencingToken.fromPartial(object.token)
+      : undefined;
+    message.undoDuration = (object.undoDuration !== undefined && object.undoDuration !== null)
+      ? Duration.fromPartial(object.undoDuration)
+      : undefined;
+    message.dryRun = object.dryRun ?? false;
+    return message;
+  },
+};
+
+function createBaseStartCollectResponse(): StartCollectResponse {
+  return { session: undefined };
+}
+
+export const StartCollectResponse: MessageFns<StartCollectResponse> = {
+  encode(message: StartCollectResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== undefined) {
+      Session.encode(message.session, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartCollectResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartCollectResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = Session.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartCollectResponse {
+    return { session: isSet(object.session) ? Session.fromJSON(object.session) : undefined };
+  },
+
+  toJSON(message: StartCollectResponse): unknown {
+    const obj: any = {};
+    if (message.session !== undefined) {
+      obj.session = Session.toJSON(message.session);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartCollectResponse>): StartCollectResponse {
+    return StartCollectResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartCollectResponse>): StartCollectResponse {
+    const message = createBaseStartCollectResponse();
+    message.session = (object.session !== undefined && object.session !== null)
+      ? Session.fromPartial(object.session)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRemoveBackupRequest(): RemoveBackupRequest {
+  return { folder: "", vmIdentity: "", backupId: "" };
+}
+
+export const RemoveBackupRequest: MessageFns<RemoveBackupRequest> = {
+  encode(message: RemoveBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.vmIdentity !== "") {
+      writer.uint32(18).string(message.vmIdentity);
+    }
+    if (message.backupId !== "") {
+      writer.uint32(26).string(message.backupId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vmIdentity = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.backupId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveBackupRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      vmIdentity: isSet(object.vmIdentity)
+        ? globalThis.String(object.vmIdentity)
+        : isSet(object.vm_identity)
+        ? globalThis.String(object.vm_identity)
+        : "",
+      backupId: isSet(object.backupId)
+        ? globalThis.String(object.backupId)
+        : isSet(object.backup_id)
+        ? globalThis.String(object.backup_id)
+        : "",
+    };
+  },
+
+  toJSON(message: RemoveBackupRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.vmIdentity !== "") {
+      obj.vmIdentity = message.vmIdentity;
+    }
+    if (message.backupId !== "") {
+      obj.backupId = message.backupId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveBackupRequest>): RemoveBackupRequest {
+    return RemoveBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveBackupRequest>): RemoveBackupRequest {
+    const message = createBaseRemoveBackupRequest();
+    message.folder = object.folder ?? "";
+    message.vmIdentity = object.vmIdentity ?? "";
+    message.backupId = object.backupId ?? "";
+    return message;
+  },
+};
+
+function createBaseRemoveBackupResponse(): RemoveBackupResponse {
+  return { backup: undefined };
+}
+
+export const RemoveBackupResponse: MessageFns<RemoveBackupResponse> = {
+  encode(message: RemoveBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RemoveBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRemoveBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RemoveBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: RemoveBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RemoveBackupResponse>): RemoveBackupResponse {
+    return RemoveBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RemoveBackupResponse>): RemoveBackupResponse {
+    const message = createBaseRemoveBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUndeleteBackupRequest(): UndeleteBackupRequest {
+  return { folder: "", vmIdentity: "", backupId: "" };
+}
+
+export const UndeleteBackupRequest: MessageFns<UndeleteBackupRequest> = {
+  encode(message: UndeleteBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.vmIdentity !== "") {
+      writer.uint32(18).string(message.vmIdentity);
+    }
+    if (message.backupId !== "") {
+      writer.uint32(26).string(message.backupId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UndeleteBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUndeleteBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vmIdentity = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.backupId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UndeleteBackupRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      vmIdentity: isSet(object.vmIdentity)
+        ? globalThis.String(object.vmIdentity)
+        : isSet(object.vm_identity)
+        ? globalThis.String(object.vm_identity)
+        : "",
+      backupId: isSet(object.backupId)
+        ? globalThis.String(object.backupId)
+        : isSet(object.backup_id)
+        ? globalThis.String(object.backup_id)
+        : "",
+    };
+  },
+
+  toJSON(message: UndeleteBackupRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.vmIdentity !== "") {
+      obj.vmIdentity = message.vmIdentity;
+    }
+    if (message.backupId !== "") {
+      obj.backupId = message.backupId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UndeleteBackupRequest>): UndeleteBackupRequest {
+    return UndeleteBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UndeleteBackupRequest>): UndeleteBackupRequest {
+    const message = createBaseUndeleteBackupRequest();
+    message.folder = object.folder ?? "";
+    message.vmIdentity = object.vmIdentity ?? "";
+    message.backupId = object.backupId ?? "";
+    return message;
+  },
+};
+
+function createBaseUndeleteBackupResponse(): UndeleteBackupResponse {
+  return { backup: undefined };
+}
+
+export const UndeleteBackupResponse: MessageFns<UndeleteBackupResponse> = {
+  encode(message: UndeleteBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UndeleteBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUndeleteBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UndeleteBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: UndeleteBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UndeleteBackupResponse>): UndeleteBackupResponse {
+    return UndeleteBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UndeleteBackupResponse>): UndeleteBackupResponse {
+    const message = createBaseUndeleteBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseHoldBackupRequest(): HoldBackupRequest {
+  return { folder: "", vmIdentity: "", backupId: "" };
+}
+
+export const HoldBackupRequest: MessageFns<HoldBackupRequest> = {
+  encode(message: HoldBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.vmIdentity !== "") {
+      writer.uint32(18).string(message.vmIdentity);
+    }
+    if (message.backupId !== "") {
+      writer.uint32(26).string(message.backupId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HoldBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHoldBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vmIdentity = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.backupId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HoldBackupRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      vmIdentity: isSet(object.vmIdentity)
+        ? globalThis.String(object.vmIdentity)
+        : isSet(object.vm_identity)
+        ? globalThis.String(object.vm_identity)
+        : "",
+      backupId: isSet(object.backupId)
+        ? globalThis.String(object.backupId)
+        : isSet(object.backup_id)
+        ? globalThis.String(object.backup_id)
+        : "",
+    };
+  },
+
+  toJSON(message: HoldBackupRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.vmIdentity !== "") {
+      obj.vmIdentity = message.vmIdentity;
+    }
+    if (message.backupId !== "") {
+      obj.backupId = message.backupId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HoldBackupRequest>): HoldBackupRequest {
+    return HoldBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HoldBackupRequest>): HoldBackupRequest {
+    const message = createBaseHoldBackupRequest();
+    message.folder = object.folder ?? "";
+    message.vmIdentity = object.vmIdentity ?? "";
+    message.backupId = object.backupId ?? "";
+    return message;
+  },
+};
+
+function createBaseHoldBackupResponse(): HoldBackupResponse {
+  return { backup: undefined };
+}
+
+export const HoldBackupResponse: MessageFns<HoldBackupResponse> = {
+  encode(message: HoldBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HoldBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHoldBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HoldBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: HoldBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HoldBackupResponse>): HoldBackupResponse {
+    return HoldBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HoldBackupResponse>): HoldBackupResponse {
+    const message = createBaseHoldBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseReleaseBackupRequest(): ReleaseBackupRequest {
+  return { folder: "", vmIdentity: "", backupId: "" };
+}
+
+export const ReleaseBackupRequest: MessageFns<ReleaseBackupRequest> = {
+  encode(message: ReleaseBackupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.folder !== "") {
+      writer.uint32(10).string(message.folder);
+    }
+    if (message.vmIdentity !== "") {
+      writer.uint32(18).string(message.vmIdentity);
+    }
+    if (message.backupId !== "") {
+      writer.uint32(26).string(message.backupId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReleaseBackupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReleaseBackupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.folder = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vmIdentity = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.backupId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReleaseBackupRequest {
+    return {
+      folder: isSet(object.folder) ? globalThis.String(object.folder) : "",
+      vmIdentity: isSet(object.vmIdentity)
+        ? globalThis.String(object.vmIdentity)
+        : isSet(object.vm_identity)
+        ? globalThis.String(object.vm_identity)
+        : "",
+      backupId: isSet(object.backupId)
+        ? globalThis.String(object.backupId)
+        : isSet(object.backup_id)
+        ? globalThis.String(object.backup_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ReleaseBackupRequest): unknown {
+    const obj: any = {};
+    if (message.folder !== "") {
+      obj.folder = message.folder;
+    }
+    if (message.vmIdentity !== "") {
+      obj.vmIdentity = message.vmIdentity;
+    }
+    if (message.backupId !== "") {
+      obj.backupId = message.backupId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReleaseBackupRequest>): ReleaseBackupRequest {
+    return ReleaseBackupRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReleaseBackupRequest>): ReleaseBackupRequest {
+    const message = createBaseReleaseBackupRequest();
+    message.folder = object.folder ?? "";
+    message.vmIdentity = object.vmIdentity ?? "";
+    message.backupId = object.backupId ?? "";
+    return message;
+  },
+};
+
+function createBaseReleaseBackupResponse(): ReleaseBackupResponse {
+  return { backup: undefined };
+}
+
+export const ReleaseBackupResponse: MessageFns<ReleaseBackupResponse> = {
+  encode(message: ReleaseBackupResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== undefined) {
+      Backup.encode(message.backup, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReleaseBackupResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReleaseBackupResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = Backup.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReleaseBackupResponse {
+    return { backup: isSet(object.backup) ? Backup.fromJSON(object.backup) : undefined };
+  },
+
+  toJSON(message: ReleaseBackupResponse): unknown {
+    const obj: any = {};
+    if (message.backup !== undefined) {
+      obj.backup = Backup.toJSON(message.backup);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReleaseBackupResponse>): ReleaseBackupResponse {
+    return ReleaseBackupResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReleaseBackupResponse>): ReleaseBackupResponse {
+    const message = createBaseReleaseBackupResponse();
+    message.backup = (object.backup !== undefined && object.backup !== null)
+      ? Backup.fromPartial(object.backup)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseGetSessionRequest(): GetSessionRequest {
   return { name: "" };
 }
@@ -4893,6 +6353,67 @@ export const MoveServiceService = {
     responseSerialize: (value: StartVerifyResponse): Buffer => Buffer.from(StartVerifyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StartVerifyResponse => StartVerifyResponse.decode(value),
   },
+  /**
+   * Gives back the space of what no backup of a repository needs. Errors: RUN_FENCED,
+   * COLLECTION_BLOCKED.
+   */
+  startCollect: {
+    path: "/blockferry.move.v1.MoveService/StartCollect" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: StartCollectRequest): Buffer => Buffer.from(StartCollectRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): StartCollectRequest => StartCollectRequest.decode(value),
+    responseSerialize: (value: StartCollectResponse): Buffer =>
+      Buffer.from(StartCollectResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StartCollectResponse => StartCollectResponse.decode(value),
+  },
+  /**
+   * Removes a backup: it stays for the undo window. Errors: BACKUP_NOT_FOUND, BACKUP_HELD,
+   * BACKUP_LOCKED.
+   */
+  removeBackup: {
+    path: "/blockferry.move.v1.MoveService/RemoveBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RemoveBackupRequest): Buffer => Buffer.from(RemoveBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RemoveBackupRequest => RemoveBackupRequest.decode(value),
+    responseSerialize: (value: RemoveBackupResponse): Buffer =>
+      Buffer.from(RemoveBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RemoveBackupResponse => RemoveBackupResponse.decode(value),
+  },
+  /** Has a removed backup back. Errors: BACKUP_NOT_FOUND. */
+  undeleteBackup: {
+    path: "/blockferry.move.v1.MoveService/UndeleteBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UndeleteBackupRequest): Buffer =>
+      Buffer.from(UndeleteBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UndeleteBackupRequest => UndeleteBackupRequest.decode(value),
+    responseSerialize: (value: UndeleteBackupResponse): Buffer =>
+      Buffer.from(UndeleteBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UndeleteBackupResponse => UndeleteBackupResponse.decode(value),
+  },
+  /** Keeps a backup from being removed. Errors: BACKUP_NOT_FOUND. */
+  holdBackup: {
+    path: "/blockferry.move.v1.MoveService/HoldBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: HoldBackupRequest): Buffer => Buffer.from(HoldBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): HoldBackupRequest => HoldBackupRequest.decode(value),
+    responseSerialize: (value: HoldBackupResponse): Buffer => Buffer.from(HoldBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): HoldBackupResponse => HoldBackupResponse.decode(value),
+  },
+  /** Undoes HoldBackup. Errors: BACKUP_NOT_FOUND. */
+  releaseBackup: {
+    path: "/blockferry.move.v1.MoveService/ReleaseBackup" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReleaseBackupRequest): Buffer => Buffer.from(ReleaseBackupRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReleaseBackupRequest => ReleaseBackupRequest.decode(value),
+    responseSerialize: (value: ReleaseBackupResponse): Buffer =>
+      Buffer.from(ReleaseBackupResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReleaseBackupResponse => ReleaseBackupResponse.decode(value),
+  },
   /** Reads a session. Errors: SESSION_NOT_FOUND (the mover was restarted). */
   getSession: {
     path: "/blockferry.move.v1.MoveService/GetSession" as const,
@@ -4965,6 +6486,22 @@ export interface MoveServiceServer extends UntypedServiceImplementation {
   startRestore: handleUnaryCall<StartRestoreRequest, StartRestoreResponse>;
   /** Starts to read, decode and prove every chunk of a backup. Idempotent by session name. */
   startVerify: handleUnaryCall<StartVerifyRequest, StartVerifyResponse>;
+  /**
+   * Gives back the space of what no backup of a repository needs. Errors: RUN_FENCED,
+   * COLLECTION_BLOCKED.
+   */
+  startCollect: handleUnaryCall<StartCollectRequest, StartCollectResponse>;
+  /**
+   * Removes a backup: it stays for the undo window. Errors: BACKUP_NOT_FOUND, BACKUP_HELD,
+   * BACKUP_LOCKED.
+   */
+  removeBackup: handleUnaryCall<RemoveBackupRequest, RemoveBackupResponse>;
+  /** Has a removed backup back. Errors: BACKUP_NOT_FOUND. */
+  undeleteBackup: handleUnaryCall<UndeleteBackupRequest, UndeleteBackupResponse>;
+  /** Keeps a backup from being removed. Errors: BACKUP_NOT_FOUND. */
+  holdBackup: handleUnaryCall<HoldBackupRequest, HoldBackupResponse>;
+  /** Undoes HoldBackup. Errors: BACKUP_NOT_FOUND. */
+  releaseBackup: handleUnaryCall<ReleaseBackupRequest, ReleaseBackupResponse>;
   /** Reads a session. Errors: SESSION_NOT_FOUND (the mover was restarted). */
   getSession: handleUnaryCall<GetSessionRequest, GetSessionResponse>;
   /** Sends the session now and whenever it changes, at most 5 times a second; ends with it. */
@@ -5178,6 +6715,92 @@ export interface MoveServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StartVerifyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives back the space of what no backup of a repository needs. Errors: RUN_FENCED,
+   * COLLECTION_BLOCKED.
+   */
+  startCollect(
+    request: StartCollectRequest,
+    callback: (error: ServiceError | null, response: StartCollectResponse) => void,
+  ): ClientUnaryCall;
+  startCollect(
+    request: StartCollectRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: StartCollectResponse) => void,
+  ): ClientUnaryCall;
+  startCollect(
+    request: StartCollectRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: StartCollectResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Removes a backup: it stays for the undo window. Errors: BACKUP_NOT_FOUND, BACKUP_HELD,
+   * BACKUP_LOCKED.
+   */
+  removeBackup(
+    request: RemoveBackupRequest,
+    callback: (error: ServiceError | null, response: RemoveBackupResponse) => void,
+  ): ClientUnaryCall;
+  removeBackup(
+    request: RemoveBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RemoveBackupResponse) => void,
+  ): ClientUnaryCall;
+  removeBackup(
+    request: RemoveBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RemoveBackupResponse) => void,
+  ): ClientUnaryCall;
+  /** Has a removed backup back. Errors: BACKUP_NOT_FOUND. */
+  undeleteBackup(
+    request: UndeleteBackupRequest,
+    callback: (error: ServiceError | null, response: UndeleteBackupResponse) => void,
+  ): ClientUnaryCall;
+  undeleteBackup(
+    request: UndeleteBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UndeleteBackupResponse) => void,
+  ): ClientUnaryCall;
+  undeleteBackup(
+    request: UndeleteBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UndeleteBackupResponse) => void,
+  ): ClientUnaryCall;
+  /** Keeps a backup from being removed. Errors: BACKUP_NOT_FOUND. */
+  holdBackup(
+    request: HoldBackupRequest,
+    callback: (error: ServiceError | null, response: HoldBackupResponse) => void,
+  ): ClientUnaryCall;
+  holdBackup(
+    request: HoldBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: HoldBackupResponse) => void,
+  ): ClientUnaryCall;
+  holdBackup(
+    request: HoldBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: HoldBackupResponse) => void,
+  ): ClientUnaryCall;
+  /** Undoes HoldBackup. Errors: BACKUP_NOT_FOUND. */
+  releaseBackup(
+    request: ReleaseBackupRequest,
+    callback: (error: ServiceError | null, response: ReleaseBackupResponse) => void,
+  ): ClientUnaryCall;
+  releaseBackup(
+    request: ReleaseBackupRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReleaseBackupResponse) => void,
+  ): ClientUnaryCall;
+  releaseBackup(
+    request: ReleaseBackupRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReleaseBackupResponse) => void,
   ): ClientUnaryCall;
   /** Reads a session. Errors: SESSION_NOT_FOUND (the mover was restarted). */
   getSession(

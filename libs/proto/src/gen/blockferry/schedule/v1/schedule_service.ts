@@ -33,6 +33,7 @@ import {
   UncoveredDisk,
 } from "../../catalog/v1/backup.ts";
 import {
+  CollectReport,
   Compression,
   DiskProgress,
   ImageFormat,
@@ -92,7 +93,7 @@ export interface RunError_MetadataEntry {
   value: string;
 }
 
-/** One attempt to back up, restore or verify. */
+/** One attempt to back up, restore, verify or collect. */
 export interface Run {
   /** `runs/{run}`. */
   name: string;
@@ -154,6 +155,8 @@ export interface Run {
   targetFolder: string;
   /** Script that starts the restored machine; empty when there is none. */
   startScript: string;
+  /** What a collection did; set when it has ended well. */
+  collectReport?: CollectReport | undefined;
 }
 
 /** What a run does. */
@@ -166,6 +169,8 @@ export const Run_Kind = {
   RESTORE: 2,
   /** VERIFY - Proves a backup. */
   VERIFY: 3,
+  /** COLLECT - Gives back the space of what no backup of a repository needs. */
+  COLLECT: 4,
 } as const;
 
 export type Run_Kind = typeof Run_Kind[keyof typeof Run_Kind];
@@ -175,6 +180,7 @@ export namespace Run_Kind {
   export type BACKUP = typeof Run_Kind.BACKUP;
   export type RESTORE = typeof Run_Kind.RESTORE;
   export type VERIFY = typeof Run_Kind.VERIFY;
+  export type COLLECT = typeof Run_Kind.COLLECT;
 }
 
 export function run_KindFromJSON(object: any): Run_Kind {
@@ -191,6 +197,9 @@ export function run_KindFromJSON(object: any): Run_Kind {
     case 3:
     case "KIND_VERIFY":
       return Run_Kind.VERIFY;
+    case 4:
+    case "KIND_COLLECT":
+      return Run_Kind.COLLECT;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Run_Kind");
   }
@@ -206,6 +215,8 @@ export function run_KindToJSON(object: Run_Kind): string {
       return "KIND_RESTORE";
     case Run_Kind.VERIFY:
       return "KIND_VERIFY";
+    case Run_Kind.COLLECT:
+      return "KIND_COLLECT";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Run_Kind");
   }
@@ -470,6 +481,26 @@ export interface StartVerifyRequest {
 
 /** Response of StartVerify. */
 export interface StartVerifyResponse {
+  /** The queued run. */
+  run?: Run | undefined;
+}
+
+/** Request of StartCollect. */
+export interface StartCollectRequest {
+  /** `repositories/{repository}`; may be empty when there is only one. */
+  repository: string;
+  /** For so long a removed backup can be undeleted; unset means 7 days. */
+  undoDuration?:
+    | Duration
+    | undefined;
+  /** Says what would be done, changes nothing. */
+  dryRun: boolean;
+  /** Makes the call safe to repeat: the same id returns the same run. */
+  requestId: string;
+}
+
+/** Response of StartCollect. */
+export interface StartCollectResponse {
   /** The queued run. */
   run?: Run | undefined;
 }
@@ -1016,6 +1047,7 @@ function createBaseRun(): Run {
     uncoveredDisks: [],
     targetFolder: "",
     startScript: "",
+    collectReport: undefined,
   };
 }
 
@@ -1092,6 +1124,9 @@ export const Run: MessageFns<Run> = {
     }
     if (message.startScript !== "") {
       writer.uint32(194).string(message.startScript);
+    }
+    if (message.collectReport !== undefined) {
+      CollectReport.encode(message.collectReport, writer.uint32(202).fork()).join();
     }
     return writer;
   },
@@ -1301,6 +1336,14 @@ export const Run: MessageFns<Run> = {
             message.startScript = reader.string();
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.collectReport = CollectReport.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1393,6 +1436,11 @@ export const Run: MessageFns<Run> = {
         : isSet(object.start_script)
         ? globalThis.String(object.start_script)
         : "",
+      collectReport: isSet(object.collectReport)
+        ? CollectReport.fromJSON(object.collectReport)
+        : isSet(object.collect_report)
+        ? CollectReport.fromJSON(object.collect_report)
+        : undefined,
     };
   },
 
@@ -1470,6 +1518,9 @@ export const Run: MessageFns<Run> = {
     if (message.startScript !== "") {
       obj.startScript = message.startScript;
     }
+    if (message.collectReport !== undefined) {
+      obj.collectReport = CollectReport.toJSON(message.collectReport);
+    }
     return obj;
   },
 
@@ -1508,6 +1559,9 @@ export const Run: MessageFns<Run> = {
     message.uncoveredDisks = object.uncoveredDisks?.map((e) => UncoveredDisk.fromPartial(e)) || [];
     message.targetFolder = object.targetFolder ?? "";
     message.startScript = object.startScript ?? "";
+    message.collectReport = (object.collectReport !== undefined && object.collectReport !== null)
+      ? CollectReport.fromPartial(object.collectReport)
+      : undefined;
     return message;
   },
 };
@@ -3144,6 +3198,204 @@ export const StartVerifyResponse: MessageFns<StartVerifyResponse> = {
   },
 };
 
+function createBaseStartCollectRequest(): StartCollectRequest {
+  return { repository: "", undoDuration: undefined, dryRun: false, requestId: "" };
+}
+
+export const StartCollectRequest: MessageFns<StartCollectRequest> = {
+  encode(message: StartCollectRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.repository !== "") {
+      writer.uint32(10).string(message.repository);
+    }
+    if (message.undoDuration !== undefined) {
+      Duration.encode(message.undoDuration, writer.uint32(18).fork()).join();
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(24).bool(message.dryRun);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(34).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartCollectRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartCollectRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.repository = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.undoDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartCollectRequest {
+    return {
+      repository: isSet(object.repository) ? globalThis.String(object.repository) : "",
+      undoDuration: isSet(object.undoDuration)
+        ? Duration.fromJSON(object.undoDuration)
+        : isSet(object.undo_duration)
+        ? Duration.fromJSON(object.undo_duration)
+        : undefined,
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: StartCollectRequest): unknown {
+    const obj: any = {};
+    if (message.repository !== "") {
+      obj.repository = message.repository;
+    }
+    if (message.undoDuration !== undefined) {
+      obj.undoDuration = Duration.toJSON(message.undoDuration);
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartCollectRequest>): StartCollectRequest {
+    return StartCollectRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartCollectRequest>): StartCollectRequest {
+    const message = createBaseStartCollectRequest();
+    message.repository = object.repository ?? "";
+    message.undoDuration = (object.undoDuration !== undefined && object.undoDuration !== null)
+      ? Duration.fromPartial(object.undoDuration)
+      : undefined;
+    message.dryRun = object.dryRun ?? false;
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseStartCollectResponse(): StartCollectResponse {
+  return { run: undefined };
+}
+
+export const StartCollectResponse: MessageFns<StartCollectResponse> = {
+  encode(message: StartCollectResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartCollectResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartCollectResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartCollectResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: StartCollectResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartCollectResponse>): StartCollectResponse {
+    return StartCollectResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartCollectResponse>): StartCollectResponse {
+    const message = createBaseStartCollectResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
 function createBaseGetRunRequest(): GetRunRequest {
   return { name: "" };
 }
@@ -3868,6 +4120,20 @@ export const ScheduleServiceService = {
     responseSerialize: (value: StartVerifyResponse): Buffer => Buffer.from(StartVerifyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StartVerifyResponse => StartVerifyResponse.decode(value),
   },
+  /**
+   * Queues a collection of a repository: backups whose undo window is over go for good, and the
+   * space of what no backup needs any more is given back.
+   */
+  startCollect: {
+    path: "/blockferry.schedule.v1.ScheduleService/StartCollect" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: StartCollectRequest): Buffer => Buffer.from(StartCollectRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): StartCollectRequest => StartCollectRequest.decode(value),
+    responseSerialize: (value: StartCollectResponse): Buffer =>
+      Buffer.from(StartCollectResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StartCollectResponse => StartCollectResponse.decode(value),
+  },
   /** Reads one run. Errors: NOT_FOUND. */
   getRun: {
     path: "/blockferry.schedule.v1.ScheduleService/GetRun" as const,
@@ -3941,6 +4207,11 @@ export interface ScheduleServiceServer extends UntypedServiceImplementation {
   startRestore: handleUnaryCall<StartRestoreRequest, StartRestoreResponse>;
   /** Starts a verification of a backup: decode, digest and root. Errors: BACKUP_NOT_FOUND. */
   startVerify: handleUnaryCall<StartVerifyRequest, StartVerifyResponse>;
+  /**
+   * Queues a collection of a repository: backups whose undo window is over go for good, and the
+   * space of what no backup needs any more is given back.
+   */
+  startCollect: handleUnaryCall<StartCollectRequest, StartCollectResponse>;
   /** Reads one run. Errors: NOT_FOUND. */
   getRun: handleUnaryCall<GetRunRequest, GetRunResponse>;
   /** Lists runs, newest first. */
@@ -4107,6 +4378,25 @@ export interface ScheduleServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StartVerifyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Queues a collection of a repository: backups whose undo window is over go for good, and the
+   * space of what no backup needs any more is given back.
+   */
+  startCollect(
+    request: StartCollectRequest,
+    callback: (error: ServiceError | null, response: StartCollectResponse) => void,
+  ): ClientUnaryCall;
+  startCollect(
+    request: StartCollectRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: StartCollectResponse) => void,
+  ): ClientUnaryCall;
+  startCollect(
+    request: StartCollectRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: StartCollectResponse) => void,
   ): ClientUnaryCall;
   /** Reads one run. Errors: NOT_FOUND. */
   getRun(

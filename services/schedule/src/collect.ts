@@ -1,0 +1,26 @@
+import type { HeldRun } from './held_run.ts'
+import { followSession } from './move_disks.ts'
+import { patiently } from './patience.ts'
+import { drawnIncarnation, type Means } from './run.ts'
+import { State } from './run_row.ts'
+
+/** Gives back the space of what no backup needs; the catalog forgets the backups that went for good. */
+export async function runCollect(run: HeldRun, means: Means, signal: AbortSignal): Promise<void> {
+  const request = run.plan.collect
+  if (!request) throw new Error(`run ${run.id} collects nothing`)
+  const { move, catalog } = means.services
+  await run.enter(State.MOVING)
+  const incarnation = await drawnIncarnation(run, means, signal)
+  const token = { incarnation, number: run.row.tokenNumber }
+  const start = () => move.startCollect({ ...request, token }, { signal })
+  const { collectReport } = await followSession(move, run, start, signal)
+  if (collectReport) await run.show({ collectReport })
+  if (request.dryRun) return
+  await run.enter(State.RECORDING)
+  const { recordMs, retryPauseMs } = run.limits
+  await patiently(() => catalog.rebuildCatalog({ name: run.row.repository }, { signal }), {
+    silentMs: recordMs,
+    pauseMs: retryPauseMs,
+    signal,
+  })
+}
