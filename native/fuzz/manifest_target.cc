@@ -19,7 +19,8 @@ const Naming& TestNaming() {
 
 constexpr Digest kRecordKey{std::byte{4}};
 
-// Bits of the first byte: the authentication code is made right; the repository is encrypted.
+// Bits of the first byte: the authentication code is made right; the repository is encrypted. The
+// digest that follows is always made right.
 void Run(Bytes input) {
   if (input.empty()) return;
   ByteVector bytes(input.begin() + 1, input.end());
@@ -28,6 +29,8 @@ void Run(Bytes input) {
     const Digest code = TestNaming().ManifestCode(Bytes(bytes).first(authenticated));
     std::memcpy(bytes.data() + authenticated, code.data(), kCodeSize);
   }
+  const Digest digest = Blake3Hash(bytes);
+  bytes.insert(bytes.end(), digest.begin(), digest.end());
   const Digest* key = (std::to_integer<unsigned>(input[0]) & 2) != 0 ? &kRecordKey : nullptr;
   const Result<Manifest> manifest = DecodeManifest(bytes, kRepository, TestNaming(), key);
   if (!manifest.ok()) return;
@@ -55,7 +58,8 @@ std::vector<ByteVector> Seeds() {
     manifest.body = ByteVector(disk_count * 8, std::byte{7});
     assert(CheckManifest(manifest).ok());
     for (const Digest* key : {static_cast<const Digest*>(nullptr), &kRecordKey}) {
-      const ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming(), key);
+      ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming(), key);
+      bytes.resize(bytes.size() - kDigestSize);
       seeds.push_back(InputOf(key == nullptr ? 1 : 3, bytes));
     }
   }

@@ -447,6 +447,9 @@ class Manifest:
     def __init__(self, repository, path):
         with open(path, "rb") as file:
             data = file.read(64 << 20)
+        data, digest = data[:-32], data[-32:]
+        if blake3(data) != digest:
+            raise Damage("its bytes have a wrong digest")
         if blake3_keyed(repository.manifest_key, data[:-32]) != data[-32:]:
             raise Damage("its code is wrong")
         fields = Fields(data)

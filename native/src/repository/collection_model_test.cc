@@ -13,8 +13,7 @@
 #include "core/crash_files.h"
 #include "core/replayed_random.h"
 #include "repository/collector.h"
-#include "repository/patch.h"
-#include "repository/test_disk.h"
+#include "repository/model_disk.h"
 #include "repository/turn_files.h"
 
 namespace blockferry {
@@ -22,8 +21,7 @@ namespace {
 
 constexpr char kFolder[] = "/r";
 constexpr uint64_t kHistories = 60;
-constexpr uint64_t kUndoWindow = 1000;                 // Seconds.
-constexpr uint64_t kSize = 70 * uint64_t{kBlockSize};  // Two levels of a map.
+constexpr uint64_t kUndoWindow = 1000;  // Seconds.
 
 using Random = std::mt19937_64;
 
@@ -37,20 +35,6 @@ class TestClock final : public Clock {
   ClockReading Read() override { return reading; }
   ClockReading reading{1'800'000'000, {std::byte{1}}, 100};
 };
-
-// Family and version of each block: versions of a family differ in one page.
-struct Content {
-  uint32_t family = 0;
-  uint32_t version = 0;
-  bool operator==(const Content&) const = default;
-};
-using ModelDisk = std::map<uint64_t, Content>;
-
-ByteVector BytesOf(const Content& content) {
-  ByteVector block = TestBlock(content.family, kBlockSize);
-  if (content.version > 0) block[content.version * kPageSize] ^= std::byte{0x55};
-  return block;
-}
 
 class History {
  public:
@@ -153,11 +137,11 @@ class History {
       base_root = base->disks.at(0).root;
     }
     ASSIGN_OR_RETURN(const std::unique_ptr<DiskWriter> writer,
-                     session->OpenDisk("d", kSize, base_root));
-    MapReader map(&repository, base_root, BlockCountOf(kSize));
+                     session->OpenDisk("d", kModelDiskSize, base_root));
+    MapReader map(&repository, base_root, BlockCountOf(kModelDiskSize));
     const ModelDisk before = base == nullptr ? ModelDisk() : written_.at(base->backup_id);
     uint64_t kept_to = 0;
-    for (uint64_t index = 0; index < BlockCountOf(kSize); ++index) {
+    for (uint64_t index = 0; index < BlockCountOf(kModelDiskSize); ++index) {
       const auto now = attempt.disk.find(index);
       const auto then = before.find(index);
       const bool has = now != attempt.disk.end();
@@ -167,35 +151,17 @@ class History {
       if (has) RETURN_IF_ERROR(PutBlock(*writer, index, now->second));
       kept_to = index + 1;
     }
-    RETURN_IF_ERROR(writer->Keep(map, kept_to, BlockCountOf(kSize)));
+    RETURN_IF_ERROR(writer->Keep(map, kept_to, BlockCountOf(kModelDiskSize)));
     ASSIGN_OR_RETURN(const std::optional<Digest> root, writer->Finish());
-    options.disks.push_back({"d", root, kSize});
+    options.disks.push_back({"d", root, kModelDiskSize});
     if (attempt.is_aborted) return session->Abort();
     return ToStatus(session->Commit(options));
   }
 
   Status PutBlock(DiskWriter& writer, uint64_t index, const Content& content) {
-    const Naming& naming = writer.session().repository().naming();
-    const ByteVector block = BytesOf(content);
-    NewRecord record;
-    record.name = naming.ChunkName(block);
-    record.plain_size = kBlockSize;
-    if (content.version > 0) {
-      PatchHead head{naming.ChunkName(BytesOf({content.family, 0})), {}};
-      head.pages.set(content.version);
-      ByteVector patch(kPatchHeadSize + kPageSize);
-      EncodePatchHead(head, MutableBytes(patch).first(kPatchHeadSize));
-      GatherPages(head.pages, block, MutableBytes(patch).subspan(kPatchHeadSize));
-      record.type = RecordType::kPatch;
-      record.stored = patch;
-      record.base = head.base;
-      ASSIGN_OR_RETURN(const bool is_laid, writer.Put(index, record));
-      counts_.patches += is_laid ? 1 : 0;
-      if (is_laid) return {};
-    }
-    record.type = RecordType::kChunk;
-    record.stored = block;
-    return ToStatus(writer.Put(index, record));
+    ASSIGN_OR_RETURN(const bool is_patch, PutContent(writer, index, content));
+    counts_.patches += is_patch ? 1 : 0;
+    return {};
   }
 
   // ---- A collector
@@ -377,22 +343,11 @@ class History {
   }
 
   void CheckDisk(Repository& repository, const Manifest& manifest) {
-    const ModelDisk& disk = written_.at(manifest.backup_id);
-    MapReader map(&repository, manifest.disks.at(0).root, BlockCountOf(kSize));
-    uint64_t at = 0;
-    for (const auto& [index, content] : disk) {
-      Result<std::optional<MapEntry>> entry = map.Next(at);
-      ASSERT_TRUE(entry.ok()) << manifest.backup_id << ": " << entry.status().message();
-      ASSERT_TRUE(entry->has_value() && (*entry)->index == index) << manifest.backup_id;
-      ByteVector plain(kBlockSize);
-      const Status read =
-          repository.ReadChunk((*entry)->name, plain, Proof::kPlainAndStored, nullptr);
-      ASSERT_TRUE(read.ok()) << manifest.backup_id << ": " << read.message();
-      ASSERT_TRUE(plain == BytesOf(content)) << manifest.backup_id;
-      at = index + 1;
-    }
-    Result<std::optional<MapEntry>> rest = map.Next(at);
-    ASSERT_TRUE(rest.ok() && !rest->has_value()) << manifest.backup_id;
+    bool failed = false;
+    EXPECT_EQ(CompareModelDisk(repository, manifest.disks.at(0).root,
+                               written_.at(manifest.backup_id), &failed),
+              "")
+        << manifest.backup_id;
   }
 
   // Once nothing runs any more, a few collections leave nothing that could be collected.

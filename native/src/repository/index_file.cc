@@ -148,6 +148,28 @@ Status IndexFile::ReadPage(uint32_t number, uint16_t kind, size_t count_max, Mut
   return {};
 }
 
+Status IndexFile::CheckAll() const {
+  std::byte page[kPageSize];
+  size_t count = 0;
+  // The header page, which no lookup needs.
+  ASSIGN_OR_RETURN(const size_t size, file_->ReadAt(0, page));
+  std::byte told[kDigestSize];
+  std::memcpy(told, page, kDigestSize);
+  std::memset(page, 0, kDigestSize);
+  if (size != kPageSize || !Equal(Bytes(Blake3Hash(page)).first(kDigestSize), told)) {
+    return Damaged("its header has a wrong digest");
+  }
+  for (uint32_t group = 0; group < group_count(); ++group) {
+    const uint32_t first = group * kGroupStride;
+    for (uint32_t i = 0; i < PageCountOf(group); ++i) {
+      RETURN_IF_ERROR(ReadPage(first + i, kEntryPage, kPageEntryCount, page, &count));
+    }
+    RETURN_IF_ERROR(
+        ReadPage(first + PageCountOf(group), kDirectoryPage, kGroupPageCount, page, &count));
+  }
+  return {};
+}
+
 Result<const std::byte*> IndexFile::Directory(uint32_t group, MutableBytes buffer) const {
   std::atomic<const std::byte*>& kept = directories_[group];
   if (const std::byte* page = kept.load(std::memory_order_acquire)) return page;

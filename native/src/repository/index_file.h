@@ -53,6 +53,9 @@ class IndexFile {
   void SetNumbers(std::vector<uint32_t> numbers) { numbers_ = std::move(numbers); }
   const std::vector<uint32_t>& numbers() const { return numbers_; }
 
+  // Reads every page and compares its digest.
+  Status CheckAll() const;
+
   // Appends every entry of the key, with its pack's number of this process. False when it cannot
   // tell; then health() is not good any more, and the file is of no use.
   bool Find(const IndexKey& key, std::vector<IndexEntry>* found) const;

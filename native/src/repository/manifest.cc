@@ -153,14 +153,23 @@ ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& reposito
   out.PutBytes(body);
   out.Put(uint32_t{0});
   out.PutBytes(naming.ManifestCode(bytes));
+  out.PutBytes(Blake3Hash(bytes));
   return bytes;
+}
+
+Status CheckManifestDigest(Bytes bytes) {
+  if (bytes.size() < kFixedSize + kCodeSize + kDigestSize) return Corrupt("it is cut off");
+  if (TextOf(bytes.first(kMagicSize)) != kMagic) return Corrupt("it does not start as one");
+  const Bytes digested = bytes.first(bytes.size() - kDigestSize);
+  if (Equal(Blake3Hash(digested), bytes.last(kDigestSize))) return {};
+  return Corrupt("its bytes have a wrong digest");
 }
 
 Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming,
                                 const Digest* record_key) {
-  if (bytes.size() < kFixedSize + kCodeSize) return Corrupt("it is cut off");
-  if (TextOf(bytes.first(kMagicSize)) != kMagic) return Corrupt("it does not start as one");
-  Bytes authenticated = bytes.first(bytes.size() - kCodeSize);
+  RETURN_IF_ERROR(CheckManifestDigest(bytes));
+  bytes = bytes.first(bytes.size() - kDigestSize);
+  const Bytes authenticated = bytes.first(bytes.size() - kCodeSize);
   // The code comes first: nothing below ever sees bytes that this repository did not write.
   if (!Equal(naming.ManifestCode(authenticated), bytes.last(kCodeSize))) {
     return Corrupt("its authentication code is wrong");

@@ -70,6 +70,9 @@ Status CheckManifest(const Manifest& manifest);
 ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& repository,
                           const Naming& naming, const Digest* record_key);
 
+// MANIFEST_CORRUPT unless these are the bytes that were written; that needs no key.
+Status CheckManifestDigest(Bytes bytes);
+
 // MANIFEST_CORRUPT or REPOSITORY_TOO_NEW; never trusts a size before it was checked.
 Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming,
                                 const Digest* record_key);

@@ -3,7 +3,7 @@
 // Magic, version u32, flags u32, repository id, VM pseudonym (16 bytes), sequence u64,
 // incarnation u64, number u64, lock-until u64, backup id, base backup id, point id, disk
 // count u32, the disks, body size u32, body, signature size u32 (zero), and the keyed code of all
-// that. A disk: disk id, size u64, 1 or 0 as u8, root (zeroes when 0).
+// that, and the BLAKE3 of all that. A disk: disk id, size u64, 1 or 0 as u8, root (zeroes when 0).
 //
 // With kFlagEncrypted the disk ids are empty, and the body is a seal (record_seal.h) and, sealed
 // with everything before the body's size in clear, the disk ids as texts and the body itself.
@@ -22,6 +22,7 @@ inline constexpr uint32_t kVersion = 1;
 inline constexpr uint32_t kFlagEncrypted = 1;
 inline constexpr size_t kPseudonymSize = 16;
 inline constexpr size_t kCodeSize = 32;
+inline constexpr size_t kDigestSize = 32;
 inline constexpr size_t kFileIdSizeMax = 64;
 inline constexpr size_t kDiskIdSizeMax = 255;
 inline constexpr uint32_t kDiskCountMax = 4096;
@@ -33,7 +34,7 @@ static_assert(kFixedSize == 80);
 inline constexpr size_t kDiskEntrySizeMax = 2 + kDiskIdSizeMax + 8 + 1 + 32;
 inline constexpr size_t kFileSizeMax = kFixedSize + 3 * (2 + kFileIdSizeMax) + 4 +
                                        kDiskCountMax * kDiskEntrySizeMax + 4 + kSealedSizeMax + 4 +
-                                       kCodeSize;
+                                       kCodeSize + kDigestSize;
 
 }  // namespace blockferry::manifest_format
 

@@ -75,13 +75,16 @@ TEST(Manifest, SurvivesHostileFieldsUnderARightCode) {
   ByteVector good = EncodeManifest(SomeManifest(), kId, naming, nullptr);
   int accepted = 0;
   for (int round = 0; round < 20000; ++round) {
-    ByteVector bytes(good.begin(), good.end() - manifest_format::kCodeSize);
+    ByteVector bytes(good.begin(),
+                     good.end() - manifest_format::kCodeSize - manifest_format::kDigestSize);
     for (unsigned i = 0; i <= random() % 4; ++i) {
       bytes[random() % bytes.size()] = static_cast<std::byte>(random());
     }
     if (random() % 4 == 0) bytes.resize(random() % bytes.size());
     Digest code = naming.ManifestCode(bytes);
     bytes.insert(bytes.end(), code.begin(), code.end());
+    const Digest digest = Blake3Hash(bytes);
+    bytes.insert(bytes.end(), digest.begin(), digest.end());
     Result<Manifest> decoded = DecodeManifest(bytes, kId, naming, nullptr);
     if (!decoded.ok()) continue;
     ++accepted;

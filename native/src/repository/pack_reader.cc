@@ -190,6 +190,7 @@ Result<PackTable> ReadPackTable(FileSystem& files, const std::string& path,
 
   ByteVector bytes(table.size - kFooterSize - table_offset + kFooterDigestedSize);
   ASSIGN_OR_RETURN(size_t table_size, file->ReadAt(table_offset, bytes));
+  table.table_size = table.size - table_offset;
   Digest digest = Blake3Hash(bytes);
   if (table_size != bytes.size() ||
       !Equal(Bytes(digest).first(kFooterDigestSize),
@@ -248,13 +249,27 @@ Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain
 }
 
 Result<ByteVector> ReadWholeRecord(File& file, const PackEntry& entry) {
-  const RecordRequest request{entry.type,        entry.name, entry.offset,
-                              entry.stored_size, false,      Proof::kPlainAndStored};
-  ASSIGN_OR_RETURN(StoredRecord record, ReadBytes(file, request));
-  RETURN_IF_ERROR(CheckDigest(record));
-  RETURN_IF_ERROR(ReadHeader(request, kBlockSize, &record));
-  const Bytes bytes(record.bytes.get(), record.size);
-  return ByteVector(bytes.begin(), bytes.end());
+  ByteVector bytes(kRecordHeaderSize + entry.stored_size);
+  ASSIGN_OR_RETURN(const size_t read, file.ReadAt(entry.offset, bytes));
+  if (read != bytes.size()) return Corrupt("the pack is cut off");
+  RETURN_IF_ERROR(CheckWholeRecord(bytes, entry));
+  return bytes;
+}
+
+Status CheckWholeRecord(Bytes record, const PackEntry& entry) {
+  if (record.size() < kRecordHeaderSize) return Corrupt("the pack is cut off");
+  const Digest digest = Blake3Hash(record.subspan(kShortDigestSize));
+  if (!Equal(Bytes(digest).first(kShortDigestSize), record.first(kShortDigestSize))) {
+    return Corrupt("its stored bytes have a wrong digest");
+  }
+  ByteReader in(record.subspan(kShortDigestSize));
+  const bool is_own = in.Take<uint8_t>() == static_cast<uint8_t>(entry.type) &&
+                      in.Take<uint8_t>() == static_cast<uint8_t>(entry.codec) &&
+                      in.Take<uint16_t>() == (entry.is_encrypted ? kFlagEncrypted : 0) &&
+                      in.Take<uint32_t>() == entry.plain_size &&
+                      in.Take<uint32_t>() == entry.stored_size && in.Take<uint32_t>() == 0 &&
+                      Equal(in.TakeBytes(kNameSize), entry.name);
+  return is_own ? Status() : Corrupt("it is another record than the table says");
 }
 
 Status CheckStoredAt(File& file, const RecordRequest& request) {

@@ -11,8 +11,9 @@
 namespace blockferry {
 
 struct PackTable {
-  uint64_t size = 0;   // Of the file.
-  std::string writer;  // Whose pack it is, see writer_name.h.
+  uint64_t size = 0;        // Of the file.
+  uint64_t table_size = 0;  // Of the table and the footer.
+  std::string writer;       // Whose pack it is, see writer_name.h.
   std::vector<PackEntry> entries;
   std::vector<Digest> bases;  // Of the patches among the entries, in their order.
 };
@@ -52,6 +53,9 @@ Result<Patch> ReadPatchAt(File& file, const RecordRequest& request, size_t plain
 // The record of a pack's table as it lies there, to be copied; BLOCK_CORRUPT when it is not what
 // was written there. `type` and sizes are compared with the entry's, the name, too.
 Result<ByteVector> ReadWholeRecord(File& file, const PackEntry& entry);
+
+// The same for bytes that were read already.
+Status CheckWholeRecord(Bytes record, const PackEntry& entry);
 
 // BLOCK_CORRUPT when the record is not what was written there. With its plain bytes known to be
 // wrong it tells whether they have become so in the pack.

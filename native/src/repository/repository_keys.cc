@@ -131,6 +131,11 @@ Status ForEachSlot(FileSystem& files, const std::string& folder, const Repositor
 
 }  // namespace
 
+bool IsWholeKeySlot(Bytes bytes) {
+  SlotFile file;
+  return DecodeSlot(bytes, &file);
+}
+
 Result<std::vector<KeySlot>> ListKeySlots(FileSystem& files, const std::string& folder,
                                           const RepositoryId& repository) {
   std::vector<KeySlot> slots;

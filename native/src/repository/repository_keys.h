@@ -36,6 +36,9 @@ struct KeySlot {
 Result<std::vector<KeySlot>> ListKeySlots(FileSystem& files, const std::string& folder,
                                           const RepositoryId& repository);
 
+// Whether these are the bytes that were written.
+bool IsWholeKeySlot(Bytes bytes);
+
 // Tries the slots of the secret's kind. KEY_WRONG when none opens.
 Result<RepositoryKeys> UnlockKeys(FileSystem& files, const std::string& folder,
                                   const RepositoryId& repository, const Secret& secret);

@@ -88,6 +88,10 @@ Status Store(FileSystem& files, const std::string& folder, const StoredTime& tim
 
 }  // namespace
 
+Status CheckTimeFile(FileSystem& files, const std::string& folder) {
+  return ToStatus(Load(files, folder + "/" + kTimeFile));
+}
+
 Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
                                    bool confirmed) {
   Result<std::optional<StoredTime>> before = Load(files, folder + "/" + kTimeFile);

@@ -30,6 +30,9 @@ inline constexpr uint64_t kBelievedGap = uint64_t{3} * 24 * 3600;
 Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
                                    bool confirmed);
 
+// REPOSITORY_DAMAGED when there is a file of the time that does not hold one.
+Status CheckTimeFile(FileSystem& files, const std::string& folder);
+
 }  // namespace blockferry
 
 #endif  // BLOCKFERRY_REPOSITORY_REPOSITORY_TIME_H_

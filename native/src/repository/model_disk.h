@@ -1,0 +1,86 @@
+// Disks of blocks that differ in single pages, for the models: what is stored as patches, too.
+#ifndef BLOCKFERRY_REPOSITORY_MODEL_DISK_H_
+#define BLOCKFERRY_REPOSITORY_MODEL_DISK_H_
+
+#include <map>
+#include <string>
+
+#include "repository/patch.h"
+#include "repository/test_disk.h"
+
+namespace blockferry {
+
+constexpr uint64_t kModelDiskSize = 70 * uint64_t{kBlockSize};  // Two levels of a map.
+
+// Family and version of a block: versions of a family differ in one page.
+struct Content {
+  uint32_t family = 0;
+  uint32_t version = 0;
+  bool operator==(const Content&) const = default;
+};
+using ModelDisk = std::map<uint64_t, Content>;
+
+inline ByteVector BytesOf(const Content& content) {
+  ByteVector block = TestBlock(content.family, kBlockSize);
+  if (content.version > 0) block[content.version * kPageSize] ^= std::byte{0x55};
+  return block;
+}
+
+// As a patch over version 0 when that is there. Whether it is one now.
+inline Result<bool> PutContent(DiskWriter& writer, uint64_t index, const Content& content) {
+  const Naming& naming = writer.session().repository().naming();
+  const ByteVector block = BytesOf(content);
+  NewRecord record;
+  record.name = naming.ChunkName(block);
+  record.plain_size = kBlockSize;
+  if (content.version > 0) {
+    PatchHead head{naming.ChunkName(BytesOf({content.family, 0})), {}};
+    head.pages.set(content.version);
+    ByteVector patch(kPatchHeadSize + kPageSize);
+    EncodePatchHead(head, MutableBytes(patch).first(kPatchHeadSize));
+    GatherPages(head.pages, block, MutableBytes(patch).subspan(kPatchHeadSize));
+    record.type = RecordType::kPatch;
+    record.stored = patch;
+    record.base = head.base;
+    ASSIGN_OR_RETURN(const bool is_laid, writer.Put(index, record));
+    if (is_laid) return true;
+  }
+  record.type = RecordType::kChunk;
+  record.stored = block;
+  RETURN_IF_ERROR(writer.Put(index, record));
+  return false;
+}
+
+// Empty when the stored disk is exactly `disk`. `failed` says that it could not be read; otherwise
+// bytes were wrong.
+inline std::string CompareModelDisk(Repository& repository, const std::optional<Digest>& root,
+                                    const ModelDisk& disk, bool* failed) {
+  MapReader map(&repository, root, BlockCountOf(kModelDiskSize));
+  *failed = true;
+  uint64_t at = 0;
+  for (const auto& [index, content] : disk) {
+    Result<std::optional<MapEntry>> entry = map.Next(at);
+    if (!entry.ok()) return entry.status().message();
+    ByteVector plain(kBlockSize);
+    if (!*entry || (*entry)->index != index) {
+      *failed = false;
+      return "block " + std::to_string(index) + " is not where it was";
+    }
+    const Status read =
+        repository.ReadChunk((*entry)->name, plain, Proof::kPlainAndStored, nullptr);
+    if (!read.ok()) return read.message();
+    if (plain != BytesOf(content)) {
+      *failed = false;
+      return "block " + std::to_string(index) + " has wrong bytes";
+    }
+    at = index + 1;
+  }
+  Result<std::optional<MapEntry>> rest = map.Next(at);
+  if (!rest.ok()) return rest.status().message();
+  *failed = false;
+  return *rest ? "there is a block too many" : "";
+}
+
+}  // namespace blockferry
+
+#endif  // BLOCKFERRY_REPOSITORY_MODEL_DISK_H_
