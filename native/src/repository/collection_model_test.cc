@@ -206,7 +206,7 @@ class History {
         const bool is_refused =
             removed.Is(reason::kBackupHeld) || removed.Is(reason::kBackupLocked);
         if (was_expected && is_refused) expected_.insert(id);
-        if (removed.ok()) removed_.insert(id);
+        if (removed.ok() && was_expected && is_interleaved_) removed_.insert(id);
       } else if (kind == 1) {
         if (!repository->UndeleteBackup(vm, id).ok()) continue;
         ++counts_.undeleted;
@@ -307,6 +307,7 @@ class History {
     }
     // The machine of the storage crashes under all of them.
     const bool may_crash = OneIn(3);
+    is_interleaved_ = true;
     if (may_crash) files_.CrashAt(1 + Below(OneIn(2) ? 60 : 300));
     Turns turns(random_());
     turns.Run(files_, std::move(processes), OneIn(2) ? 2 + Below(10) : 20 + Below(300));
@@ -339,6 +340,9 @@ class History {
     }
     for (const std::string& id : expected_) {
       EXPECT_TRUE(found.contains(id)) << id << " is lost";
+    }
+    for (const std::string& id : std::exchange(removed_, {})) {
+      EXPECT_TRUE(found.contains(id)) << id << " went before its time";
     }
   }
 
@@ -385,7 +389,9 @@ class History {
   std::map<std::string, ModelDisk> disks_;    // Of each VM, as it is now.
   std::map<std::string, ModelDisk> written_;  // By backup id, whether or not it was committed.
   std::set<std::string> expected_;            // Ids that have to be listed.
+  // Those that were removed while no time passed, but for what a clock that was set says.
   std::set<std::string> removed_;
+  bool is_interleaved_ = false;
   std::vector<std::string> dead_sessions_;
   Counts counts_;
 };
