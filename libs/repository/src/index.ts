@@ -1,1 +1,2 @@
 export { backupFromManifest, decodeManifestBody, encodeManifestBody } from './manifest_body.ts'
+export { checkRetention, checkTags } from './retention_field.ts'

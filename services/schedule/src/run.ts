@@ -184,6 +184,7 @@ function manifestOf(
     version: programVersion,
     host: hostOf(point.vm?.name ?? ''),
     run: `runs/${run.id}`,
+    tags: row.plan.backup?.tags ?? [],
   }
 }
 

@@ -1,6 +1,7 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import { durationFromMs, imageFormatName, imageFormatNames, schedule } from '@blockferry/proto'
+import { checkTags } from '@blockferry/repository'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
@@ -112,6 +113,7 @@ function startHandlers({ queue, wake }: ServiceParts) {
       const images = checkImages(request.images)
       const level = checkLevel('level', request.level)
       const compression = checkCompression('compression', request.compression)
+      checkTags('tags', request.tags)
       const run = await queue.backup({ ...request, images, level, compression }, key)
       wake()
       return { run: publicRun(run) }
@@ -232,4 +234,7 @@ const publicPolicy = (row: PolicyRow): schedule.Policy => ({
   createTime: row.createTime,
   nextRunTime: row.nextRunTime ?? undefined,
   compression: row.compression,
+  retention: row.retention ?? undefined,
+  vmRetentions: row.vmRetentions,
+  tags: row.tags,
 })

@@ -90,6 +90,8 @@ const emptyPolicy: schedule.Policy = {
   skipQuiesce: false,
   paused: false,
   compression: undefined,
+  vmRetentions: [],
+  tags: [],
 }
 
 function changed(before: schedule.Policy, options: PolicyOptions): schedule.Policy {

@@ -297,6 +297,8 @@ export interface Backup {
   host: string;
   /** `runs/{run}` that made it. */
   run: string;
+  /** Words that the policy or the caller put on it; a retention may keep what carries one. */
+  tags: string[];
 }
 
 function createBaseBackupDisk(): BackupDisk {
@@ -834,6 +836,7 @@ function createBaseBackup(): Backup {
     version: "",
     host: "",
     run: "",
+    tags: [],
   };
 }
 
@@ -910,6 +913,9 @@ export const Backup: MessageFns<Backup> = {
     }
     if (message.run !== "") {
       writer.uint32(186).string(message.run);
+    }
+    for (const v of message.tags) {
+      writer.uint32(194).string(v!);
     }
     return writer;
   },
@@ -1111,6 +1117,14 @@ export const Backup: MessageFns<Backup> = {
             message.run = reader.string();
             continue;
           }
+          case 24: {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.tags.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1196,6 +1210,9 @@ export const Backup: MessageFns<Backup> = {
       version: isSet(object.version) ? globalThis.String(object.version) : "",
       host: isSet(object.host) ? globalThis.String(object.host) : "",
       run: isSet(object.run) ? globalThis.String(object.run) : "",
+      tags: globalThis.Array.isArray(object?.tags)
+        ? object.tags.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1270,6 +1287,9 @@ export const Backup: MessageFns<Backup> = {
     if (message.run !== "") {
       obj.run = message.run;
     }
+    if (message.tags?.length) {
+      obj.tags = message.tags;
+    }
     return obj;
   },
 
@@ -1305,6 +1325,7 @@ export const Backup: MessageFns<Backup> = {
     message.version = object.version ?? "";
     message.host = object.host ?? "";
     message.run = object.run ?? "";
+    message.tags = object.tags?.map((e) => e) || [];
     return message;
   },
 };

@@ -32,6 +32,7 @@ import {
   levelToJSON,
   UncoveredDisk,
 } from "../../catalog/v1/backup.ts";
+import { Retention } from "../../catalog/v1/retention.ts";
 import {
   Compression,
   DiskProgress,
@@ -46,6 +47,14 @@ export const protobufPackage = "blockferry.schedule.v1";
 export const protobufFileName = "blockferry/schedule/v1/schedule_service.proto";
 
 /** schedule: policies and runs. Everything a user starts is a run of this service. */
+
+/** What a policy keeps of one of its VMs. */
+export interface VmRetention {
+  /** The VM, as it stands in the policy's `vms`. */
+  vm: string;
+  /** Instead of the policy's; unset: everything. */
+  retention?: Retention | undefined;
+}
 
 /** Which VMs are backed up how often to where. */
 export interface Policy {
@@ -74,7 +83,20 @@ export interface Policy {
     | Date
     | undefined;
   /** How its runs compress; unset means LZ4. */
-  compression?: Compression | undefined;
+  compression?:
+    | Compression
+    | undefined;
+  /**
+   * What is kept of the backups it made of each VM in its repository; unset: everything. Backups
+   * that somebody or another policy made are not touched.
+   */
+  retention?:
+    | Retention
+    | undefined;
+  /** What is kept of single VMs instead. */
+  vmRetentions: VmRetention[];
+  /** Put on its backups: letters, digits, `-`, `_` and `.`, at most 63 each, at most 64. */
+  tags: string[];
 }
 
 /** Why a run failed. */
@@ -416,7 +438,11 @@ export interface StartBackupRequest {
    */
   suppliedChanges: SuppliedChanges[];
   /** How new chunks are compressed; unset means LZ4. */
-  compression?: Compression | undefined;
+  compression?:
+    | Compression
+    | undefined;
+  /** Put on the backup, as in Policy. */
+  tags: string[];
 }
 
 /** Response of StartBackup. */
@@ -530,6 +556,93 @@ export interface CancelRunResponse {
   run?: Run | undefined;
 }
 
+function createBaseVmRetention(): VmRetention {
+  return { vm: "", retention: undefined };
+}
+
+export const VmRetention: MessageFns<VmRetention> = {
+  encode(message: VmRetention, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== "") {
+      writer.uint32(10).string(message.vm);
+    }
+    if (message.retention !== undefined) {
+      Retention.encode(message.retention, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VmRetention {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVmRetention();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.retention = Retention.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): VmRetention {
+    return {
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      retention: isSet(object.retention) ? Retention.fromJSON(object.retention) : undefined,
+    };
+  },
+
+  toJSON(message: VmRetention): unknown {
+    const obj: any = {};
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.retention !== undefined) {
+      obj.retention = Retention.toJSON(message.retention);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<VmRetention>): VmRetention {
+    return VmRetention.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VmRetention>): VmRetention {
+    const message = createBaseVmRetention();
+    message.vm = object.vm ?? "";
+    message.retention = (object.retention !== undefined && object.retention !== null)
+      ? Retention.fromPartial(object.retention)
+      : undefined;
+    return message;
+  },
+};
+
 function createBasePolicy(): Policy {
   return {
     name: "",
@@ -542,6 +655,9 @@ function createBasePolicy(): Policy {
     createTime: undefined,
     nextRunTime: undefined,
     compression: undefined,
+    retention: undefined,
+    vmRetentions: [],
+    tags: [],
   };
 }
 
@@ -576,6 +692,15 @@ export const Policy: MessageFns<Policy> = {
     }
     if (message.compression !== undefined) {
       Compression.encode(message.compression, writer.uint32(82).fork()).join();
+    }
+    if (message.retention !== undefined) {
+      Retention.encode(message.retention, writer.uint32(90).fork()).join();
+    }
+    for (const v of message.vmRetentions) {
+      VmRetention.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.tags) {
+      writer.uint32(106).string(v!);
     }
     return writer;
   },
@@ -673,6 +798,30 @@ export const Policy: MessageFns<Policy> = {
             message.compression = Compression.decode(reader, reader.uint32());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.retention = Retention.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.vmRetentions.push(VmRetention.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.tags.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -713,6 +862,13 @@ export const Policy: MessageFns<Policy> = {
         ? fromJsonTimestamp(object.next_run_time)
         : undefined,
       compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
+      retention: isSet(object.retention) ? Retention.fromJSON(object.retention) : undefined,
+      vmRetentions: globalThis.Array.isArray(object?.vmRetentions)
+        ? object.vmRetentions.map((e: any) => VmRetention.fromJSON(e))
+        : globalThis.Array.isArray(object?.vm_retentions)
+        ? object.vm_retentions.map((e: any) => VmRetention.fromJSON(e))
+        : [],
+      tags: globalThis.Array.isArray(object?.tags) ? object.tags.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -748,6 +904,15 @@ export const Policy: MessageFns<Policy> = {
     if (message.compression !== undefined) {
       obj.compression = Compression.toJSON(message.compression);
     }
+    if (message.retention !== undefined) {
+      obj.retention = Retention.toJSON(message.retention);
+    }
+    if (message.vmRetentions?.length) {
+      obj.vmRetentions = message.vmRetentions.map((e) => VmRetention.toJSON(e));
+    }
+    if (message.tags?.length) {
+      obj.tags = message.tags;
+    }
     return obj;
   },
 
@@ -770,6 +935,11 @@ export const Policy: MessageFns<Policy> = {
     message.compression = (object.compression !== undefined && object.compression !== null)
       ? Compression.fromPartial(object.compression)
       : undefined;
+    message.retention = (object.retention !== undefined && object.retention !== null)
+      ? Retention.fromPartial(object.retention)
+      : undefined;
+    message.vmRetentions = object.vmRetentions?.map((e) => VmRetention.fromPartial(e)) || [];
+    message.tags = object.tags?.map((e) => e) || [];
     return message;
   },
 };
@@ -2434,6 +2604,7 @@ function createBaseStartBackupRequest(): StartBackupRequest {
     baseBackup: "",
     suppliedChanges: [],
     compression: undefined,
+    tags: [],
   };
 }
 
@@ -2465,6 +2636,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     }
     if (message.compression !== undefined) {
       Compression.encode(message.compression, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.tags) {
+      writer.uint32(82).string(v!);
     }
     return writer;
   },
@@ -2554,6 +2728,14 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
             message.compression = Compression.decode(reader, reader.uint32());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.tags.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2593,6 +2775,7 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
         ? object.supplied_changes.map((e: any) => SuppliedChanges.fromJSON(e))
         : [],
       compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
+      tags: globalThis.Array.isArray(object?.tags) ? object.tags.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -2625,6 +2808,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     if (message.compression !== undefined) {
       obj.compression = Compression.toJSON(message.compression);
     }
+    if (message.tags?.length) {
+      obj.tags = message.tags;
+    }
     return obj;
   },
 
@@ -2644,6 +2830,7 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     message.compression = (object.compression !== undefined && object.compression !== null)
       ? Compression.fromPartial(object.compression)
       : undefined;
+    message.tags = object.tags?.map((e) => e) || [];
     return message;
   },
 };

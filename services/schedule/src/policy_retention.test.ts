@@ -1,0 +1,98 @@
+import { durationFromMs, retention, schedule } from '@blockferry/proto'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { ended, Site } from './site.ts'
+
+let site: Site
+let client: Awaited<ReturnType<Site['schedule']>>
+
+beforeAll(async () => {
+  site = await Site.open()
+  await site.begin()
+  client = await site.schedule()
+})
+afterAll(async () => {
+  await site?.end()
+  await site?.close()
+})
+afterEach(() => site.forget())
+
+const policy = (given: object = {}) =>
+  schedule.Policy.fromPartial({ vms: ['vm1', 'vm2'], repository: 'repositories/nightly', ...given })
+const create = (given: object) =>
+  client.createPolicy({ policyId: 'p', policy: policy(given), requestId: '' })
+const keeping = (given: object) => retention.Retention.fromPartial({ timeZone: 'UTC', ...given })
+
+describe('the retention of a policy', () => {
+  const all = keeping({
+    ...{ keepLast: 1, keepHourly: 2, keepDaily: 3, keepWeekly: 4, keepMonthly: 5, keepYearly: 6 },
+    ...{ keepTags: ['gold'], timeZone: 'Europe/Berlin' },
+    minimumAgeDuration: durationFromMs(36 * 3_600_000 + 1),
+  })
+
+  it('comes back field by field, also those of single VMs', async () => {
+    const vmRetentions = [{ vm: 'vm2', retention: keeping({ keepDaily: 9 }) }, { vm: 'vm1' }]
+    await create({ retention: all, vmRetentions, tags: ['a', 'b'] })
+    const { policy: read } = await client.getPolicy({ name: 'policies/p' })
+    expect(read).toMatchObject({ retention: all, vmRetentions, tags: ['a', 'b'] })
+  })
+
+  it('is replaced, and taken away, by an update', async () => {
+    await create({ retention: all, vmRetentions: [{ vm: 'vm1' }], tags: ['a'] })
+    const other = keeping({ keepLast: 7 })
+    const name = 'policies/p'
+    const replaced = await client.updatePolicy({ policy: policy({ name, retention: other }) })
+    expect(replaced.policy).toMatchObject({ retention: other, vmRetentions: [], tags: [] })
+    const { policy: without } = await client.updatePolicy({ policy: policy({ name }) })
+    expect(without?.retention).toBeUndefined()
+  })
+
+  it('is not there on a policy from before there were any', async () => {
+    await site.pool.query(
+      `INSERT INTO schedule.policies (name, request_id, vms, repository, level, skip_quiesce, paused)
+       VALUES ('old', '', '{vm1}', 'repositories/nightly', 2, false, false)`,
+    )
+    const { policy: read } = await client.getPolicy({ name: 'policies/old' })
+    expect(read).toMatchObject({ vmRetentions: [], tags: [] })
+    expect(read?.retention).toBeUndefined()
+  })
+
+  it.each([
+    ['keeps nothing', { retention: {} }, 'policy.retention'],
+    ['counts below 0', { retention: { keepDaily: -1 } }, 'policy.retention.keep_daily'],
+    [
+      'is for a VM of another policy',
+      { vmRetentions: [{ vm: 'vm3', retention: { keepLast: 1 } }] },
+      'policy.vm_retentions.vm',
+    ],
+    [
+      'names a VM twice',
+      { vmRetentions: [{ vm: 'vm1' }, { vm: 'vm1' }] },
+      'policy.vm_retentions.vm',
+    ],
+    [
+      'keeps nothing of a VM',
+      { vmRetentions: [{ vm: 'vm1', retention: {} }] },
+      'policy.vm_retentions.retention',
+    ],
+    ['has a tag that is none', { tags: ['a b'] }, 'policy.tags'],
+  ])('is refused when it %s', async (_, given, field) => {
+    await expect(create(given)).rejects.toMatchObject({
+      reason: 'ARGUMENT_INVALID',
+      metadata: { field },
+    })
+  })
+})
+
+describe('tags', () => {
+  it('of the policy and of the caller are in the manifest', async () => {
+    await create({ vms: ['vm1'], tags: ['weekly'] })
+    const { runs } = await client.startPolicy({ name: 'policies/p', requestId: '' })
+    await ended(client, runs[0])
+    const request = schedule.StartBackupRequest.fromPartial({ vm: 'vm1', tags: ['before-upgrade'] })
+    await ended(client, (await client.startBackup(request)).run)
+    expect(site.world.manifests.map(({ tags }) => tags)).toEqual([['weekly'], ['before-upgrade']])
+    await expect(client.startBackup({ ...request, tags: ['a', 'a'] })).rejects.toMatchObject({
+      metadata: { field: 'tags' },
+    })
+  })
+})
