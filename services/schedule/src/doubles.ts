@@ -300,6 +300,7 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     removeKeySlot: notOffered,
     listBackups: notOffered,
     listProtectedVms: notOffered,
+    planRetention: notOffered,
     rebuildCatalog: notOffered,
     async getRepository({ name }) {
       if (name === repository.name) return { repository }
