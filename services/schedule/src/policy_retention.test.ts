@@ -1,5 +1,6 @@
-import { durationFromMs, retention, schedule } from '@blockferry/proto'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { BackupError } from '@blockferry/errors'
+import { type catalog, durationFromMs, retention, schedule } from '@blockferry/proto'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { ended, Site } from './site.ts'
 
 let site: Site
@@ -80,6 +81,89 @@ describe('the retention of a policy', () => {
       reason: 'ARGUMENT_INVALID',
       metadata: { field },
     })
+  })
+})
+
+describe('PlanRetention', () => {
+  const asked: catalog.PlanRetentionRequest[] = []
+  const decision = (vmIdentity: string, backup: string) =>
+    retention.RetentionDecision.fromPartial({ vmIdentity, backup })
+
+  /** Catalog answers two backups of each VM, one a page. */
+  beforeEach(() => {
+    asked.length = 0
+    site.world.plan = (request) => {
+      asked.push(request)
+      const identity = request.vm === 'name of vm1' ? 'vm1' : request.vm
+      const last = request.pageToken === '1'
+      const decisions = [decision(identity, last ? 'old' : 'new')]
+      return { decisions, nextPageToken: last ? '' : '1' }
+    }
+  })
+
+  const plan = async (vm = '') => {
+    const seen: string[] = []
+    let pageToken = ''
+    do {
+      const page = await client.planRetention({ name: 'policies/p', vm, pageSize: 1, pageToken })
+      seen.push(...page.decisions.map(({ vmIdentity, backup }) => `${vmIdentity} ${backup}`))
+      pageToken = page.nextPageToken
+    } while (pageToken !== '')
+    return seen
+  }
+
+  it('asks for each VM with its own retention, else that of the policy, page by page', async () => {
+    const [usual, other] = [keeping({ keepLast: 7 }), keeping({ keepDaily: 9 })]
+    const vmRetentions = [{ vm: 'vm2', retention: other }, { vm: 'vm3' }]
+    await create({ vms: ['vm1', 'vm2', 'vm3'], retention: usual, vmRetentions })
+    expect(await plan()).toEqual(['vm1', 'vm2', 'vm3'].flatMap((vm) => [`${vm} new`, `${vm} old`]))
+    const first = asked.filter(({ pageToken }) => pageToken === '')
+    expect(first.map((each) => each.retention)).toEqual([usual, other, undefined])
+    expect(first[0]).toMatchObject({
+      ...{ parent: 'repositories/nightly', vm: 'vm1', policy: 'policies/p', pageSize: 1 },
+      planTime: undefined,
+    })
+    expect(await plan('vm2')).toEqual(['vm2 new', 'vm2 old'])
+  })
+
+  it('decides a VM that stands in the policy by name and by identity once, by its identity', async () => {
+    const vms = ['name of vm1', 'vm1']
+    await create({ vms, retention: keeping({ keepLast: 1 }), vmRetentions: [{ vm: 'vm1' }] })
+    expect(await plan()).toEqual(['vm1 new', 'vm1 old'])
+    const page = { name: 'policies/p', vm: 'name of vm1', pageSize: 0, pageToken: '' }
+    expect((await client.planRetention(page)).decisions).toEqual([])
+  })
+
+  it('ends when the policy lost the VMs of the next page', async () => {
+    await create({ vms: ['vm1'] })
+    const late = { name: 'policies/p', vm: '', pageSize: 0, pageToken: '1.' }
+    expect(await client.planRetention(late)).toEqual({ decisions: [], nextPageToken: '' })
+  })
+
+  it('refuses VMs of other policies and tokens that are none', async () => {
+    await create({})
+    const request = { name: 'policies/p', vm: '', pageSize: 0, pageToken: '' }
+    for (const [field, given] of [
+      ['vm', { vm: 'vm9' }],
+      ['page_token', { pageToken: '1' }],
+      ['page_token', { pageToken: '-1.0' }],
+      ['name', { name: 'p' }],
+    ] as const) {
+      await expect(client.planRetention({ ...request, ...given }), field).rejects.toMatchObject({
+        reason: 'ARGUMENT_INVALID',
+        metadata: { field },
+      })
+    }
+    const unknown = client.planRetention({ ...request, name: 'policies/none' })
+    await expect(unknown).rejects.toMatchObject({ reason: 'NOT_FOUND' })
+  })
+
+  it('passes on what catalog refuses', async () => {
+    await create({ retention: keeping({ keepLast: 1 }) })
+    site.world.plan = () => {
+      throw new BackupError('KEY_MISSING', 'read the manifests: locked')
+    }
+    await expect(plan()).rejects.toMatchObject({ reason: 'KEY_MISSING' })
   })
 })
 

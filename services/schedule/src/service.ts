@@ -24,13 +24,16 @@ import {
   refuseTwice,
   requestKey,
 } from './request_field.ts'
+import { planPage } from './retention_plan.ts'
 import { hasEnded, publicRun, type ShownRow, stateWord } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
+import type { Services } from './services.ts'
 
 export interface ServiceParts {
   runs: RunStore
   policies: PolicyStore
   queue: Queue
+  catalog: Services['catalog']
   holder: Holder
   limits: ScheduleLimits
   /** Looks for runs to claim now instead of at the next tick. */
@@ -41,7 +44,7 @@ export function scheduleHandlers(parts: ServiceParts): Handlers<schedule.Schedul
   return { ...policyHandlers(parts), ...startHandlers(parts), ...runHandlers(parts) }
 }
 
-function policyHandlers({ policies, queue, wake }: ServiceParts) {
+function policyHandlers({ policies, queue, catalog, wake }: ServiceParts) {
   const find = async (field: string, name: string): Promise<PolicyRow> => {
     const row = await policies.find(checkName(field, name, 'policies'))
     if (row) return row
@@ -91,6 +94,10 @@ function policyHandlers({ policies, queue, wake }: ServiceParts) {
       const deleted = await policies.delete(checkName('name', name, 'policies'))
       if (!deleted) throw notFound(name, 'list the policies')
       return {}
+    },
+
+    async planRetention(request, { signal }) {
+      return await planPage(await find('name', request.name), request, catalog, signal)
     },
 
     async startPolicy({ name, requestId }) {

@@ -32,7 +32,7 @@ import {
   levelToJSON,
   UncoveredDisk,
 } from "../../catalog/v1/backup.ts";
-import { Retention } from "../../catalog/v1/retention.ts";
+import { Retention, RetentionDecision } from "../../catalog/v1/retention.ts";
 import {
   Compression,
   DiskProgress,
@@ -397,6 +397,26 @@ export interface DeletePolicyRequest {
 
 /** Response of DeletePolicy. */
 export interface DeletePolicyResponse {
+}
+
+/** Request of PlanRetention. */
+export interface PlanRetentionRequest {
+  /** `policies/{policy}`. */
+  name: string;
+  /** Only backups of this VM, as it stands in the policy's `vms`; empty plans for all. */
+  vm: string;
+  /** At most so many; 0 means 100, at most 1000. */
+  pageSize: number;
+  /** next_page_token of the page before. */
+  pageToken: string;
+}
+
+/** Response of PlanRetention. */
+export interface PlanRetentionResponse {
+  /** One page; in the order of the policy's VMs, newest first. */
+  decisions: RetentionDecision[];
+  /** Empty on the last page. */
+  nextPageToken: string;
 }
 
 /** Request of StartPolicy. */
@@ -2437,6 +2457,222 @@ export const DeletePolicyResponse: MessageFns<DeletePolicyResponse> = {
   },
 };
 
+function createBasePlanRetentionRequest(): PlanRetentionRequest {
+  return { name: "", vm: "", pageSize: 0, pageToken: "" };
+}
+
+export const PlanRetentionRequest: MessageFns<PlanRetentionRequest> = {
+  encode(message: PlanRetentionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.vm !== "") {
+      writer.uint32(18).string(message.vm);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(24).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(34).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanRetentionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanRetentionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlanRetentionRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: PlanRetentionRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanRetentionRequest>): PlanRetentionRequest {
+    return PlanRetentionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlanRetentionRequest>): PlanRetentionRequest {
+    const message = createBasePlanRetentionRequest();
+    message.name = object.name ?? "";
+    message.vm = object.vm ?? "";
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBasePlanRetentionResponse(): PlanRetentionResponse {
+  return { decisions: [], nextPageToken: "" };
+}
+
+export const PlanRetentionResponse: MessageFns<PlanRetentionResponse> = {
+  encode(message: PlanRetentionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.decisions) {
+      RetentionDecision.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanRetentionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanRetentionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.decisions.push(RetentionDecision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlanRetentionResponse {
+    return {
+      decisions: globalThis.Array.isArray(object?.decisions)
+        ? object.decisions.map((e: any) => RetentionDecision.fromJSON(e))
+        : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: PlanRetentionResponse): unknown {
+    const obj: any = {};
+    if (message.decisions?.length) {
+      obj.decisions = message.decisions.map((e) => RetentionDecision.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanRetentionResponse>): PlanRetentionResponse {
+    return PlanRetentionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlanRetentionResponse>): PlanRetentionResponse {
+    const message = createBasePlanRetentionResponse();
+    message.decisions = object.decisions?.map((e) => RetentionDecision.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 function createBaseStartPolicyRequest(): StartPolicyRequest {
   return { name: "", requestId: "" };
 }
@@ -4008,6 +4244,20 @@ export const ScheduleServiceService = {
       Buffer.from(DeletePolicyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeletePolicyResponse => DeletePolicyResponse.decode(value),
   },
+  /**
+   * Decides which backups of a policy would stay and which go; removes nothing. Pages may be short.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention: {
+    path: "/blockferry.schedule.v1.ScheduleService/PlanRetention" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PlanRetentionRequest): Buffer => Buffer.from(PlanRetentionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PlanRetentionRequest => PlanRetentionRequest.decode(value),
+    responseSerialize: (value: PlanRetentionResponse): Buffer =>
+      Buffer.from(PlanRetentionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PlanRetentionResponse => PlanRetentionResponse.decode(value),
+  },
   /** Starts a run per VM of a policy now, as if it were due. Errors: NOT_FOUND. */
   startPolicy: {
     path: "/blockferry.schedule.v1.ScheduleService/StartPolicy" as const,
@@ -4114,6 +4364,11 @@ export interface ScheduleServiceServer extends UntypedServiceImplementation {
   updatePolicy: handleUnaryCall<UpdatePolicyRequest, UpdatePolicyResponse>;
   /** Deletes a policy; its backups and runs stay. Errors: NOT_FOUND. */
   deletePolicy: handleUnaryCall<DeletePolicyRequest, DeletePolicyResponse>;
+  /**
+   * Decides which backups of a policy would stay and which go; removes nothing. Pages may be short.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention: handleUnaryCall<PlanRetentionRequest, PlanRetentionResponse>;
   /** Starts a run per VM of a policy now, as if it were due. Errors: NOT_FOUND. */
   startPolicy: handleUnaryCall<StartPolicyRequest, StartPolicyResponse>;
   /**
@@ -4224,6 +4479,25 @@ export interface ScheduleServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeletePolicyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Decides which backups of a policy would stay and which go; removes nothing. Pages may be short.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention(
+    request: PlanRetentionRequest,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
+  ): ClientUnaryCall;
+  planRetention(
+    request: PlanRetentionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
+  ): ClientUnaryCall;
+  planRetention(
+    request: PlanRetentionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
   ): ClientUnaryCall;
   /** Starts a run per VM of a policy now, as if it were due. Errors: NOT_FOUND. */
   startPolicy(
