@@ -34,7 +34,7 @@ export function checkRetention(field: string, retention: Retention): Retention {
   if (keepTags.length === 0 && countFields.every(([, key]) => retention[key] === 0)) {
     throw argumentInvalid(
       field,
-      '',
+      'no count and no tag',
       'it would keep the newest backup alone; give at least one count or tag, for example keep_last 7, or leave the retention out to keep everything',
     )
   }

@@ -178,7 +178,7 @@ function printBackup(context: Context, found: backup.Backup): void {
     ['paused', length(found.pauseDuration)],
     ['base', found.baseBackup],
     ['policy', lastPart(found.policy)],
-    ['tags', found.tags],
+    ['tags', found.tags.join(' ')],
     ['disks', found.disks.map(diskText)],
     ['left out', found.uncoveredDisks.map(uncoveredText)],
     ['decisions', found.decisions.map(decisionText)],
