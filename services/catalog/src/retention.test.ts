@@ -153,11 +153,26 @@ describe('a clock that is wrong', () => {
 
   it('behind for a while: its backups are the last ones all the same', () => {
     const all = [made('2026-11-18'), made('2026-11-19'), made('1970-01-02')]
-    expect(explained(all, { keepLast: 2, keepDaily: 1 })).toEqual({
+    expect(explained(all, { keepLast: 1, keepDaily: 1 })).toEqual({
       '1970-01-02': ['KEEP_LAST 1'],
-      '2026-11-19': ['KEEP_LAST 2', 'KEEP_DAILY 2026-11-19'],
+      '2026-11-19': ['KEEP_LAST 1', 'KEEP_DAILY 2026-11-19'],
       '2026-11-18': expired,
     })
+  })
+
+  it('plays no part when numbers were given out twice: what is newest by time stays, too', () => {
+    // 7 and 8 could not be read when the last one was made, and can be again.
+    const all = [
+      made('2026-11-17', { sequence: 7n }),
+      made('2026-11-18', { sequence: 8n }),
+      made('2026-11-19', { sequence: 7n }),
+    ]
+    const decided = decide(all, keeping({ keepTags: ['none'] }), nowMs)
+    expect(decided.map((each) => reasonsOf(each)[0])).toEqual([
+      'REMOVE_EXPIRED',
+      'KEEP_NEWEST',
+      'KEEP_NEWEST',
+    ])
   })
 
   it('that stands behind everything keeps everything', () => {
@@ -192,7 +207,7 @@ function historyOf(random: (below: number) => number): Candidate[] {
     return made('2026-11-20', {
       name: `b${index}`,
       pointMs: Math.floor(nowMs - (count - index) * stepMs + random(stepMs) + wrongMs),
-      sequence: BigInt(random(20) === 0 ? index - 1 : index),
+      sequence: BigInt(random(20) === 0 ? random(60) : index),
       tags: random(6) === 0 ? ['gold'] : [],
       complete: random(4) > 0,
       damaged: random(10) === 0,

@@ -17,7 +17,7 @@ export interface Candidate {
   /** Among those of one VM, only one has it. */
   name: string
   pointMs: number
-  /** Counts the VM's backups in the order of their commits, which no clock can change. */
+  /** Counts the VM's backups in the order of their commits. */
   sequence: bigint
   tags: readonly string[]
   /** No disk of the VM was left out. */
@@ -59,7 +59,8 @@ export function decide<C extends Candidate>(
     candidates.map((each) => [each, ownReasons(each, retention, nowMs)]),
   )
   const keep: Keep = (each, kind, detail = '') => {
-    reasons.get(each)?.push({ kind, detail })
+    const own = reasons.get(each)
+    if (!own?.some((reason) => reason.kind === kind)) own?.push({ kind, detail })
   }
   const counted = candidates.filter(({ damaged, pointMs }) => !damaged && pointMs <= nowMs)
   keepNewest(counted, retention.keepLast, keep)
@@ -100,18 +101,20 @@ function ownReasons(
 
 const timeText = (ms: number): string => new Date(ms).toISOString()
 
-/** By the order of commits: a backup made while the clock was set back is new all the same. */
+/**
+ * New by the order of commits, since a clock may have been set back, or by time, since numbers are
+ * given out again when the manifests that bore them could not be read for a while.
+ */
 function keepNewest(counted: readonly Candidate[], keepLast: number, keep: Keep): void {
-  const newestFirst = [...counted].sort(
-    (one, other) => order(other.sequence, one.sequence) || byTime(one, other),
-  )
-  const [newest] = newestFirst
-  if (newest) keep(newest, Kind.KEEP_NEWEST)
-  const complete = newestFirst.find((each) => each.complete)
-  if (complete) keep(complete, Kind.KEEP_NEWEST_COMPLETE)
-  newestFirst.slice(0, keepLast).forEach((each, index) => {
-    keep(each, Kind.KEEP_LAST, String(index + 1))
-  })
+  for (const newestFirst of [[...counted].sort(byCommit), [...counted].sort(byTime)]) {
+    const [newest] = newestFirst
+    if (newest) keep(newest, Kind.KEEP_NEWEST)
+    const complete = newestFirst.find((each) => each.complete)
+    if (complete) keep(complete, Kind.KEEP_NEWEST_COMPLETE)
+    newestFirst.slice(0, keepLast).forEach((each, index) => {
+      keep(each, Kind.KEEP_LAST, String(index + 1))
+    })
+  }
 }
 
 /** By point time: that is what a calendar is about. */
@@ -133,6 +136,9 @@ function keepCalendar(counted: readonly Candidate[], retention: proto.Retention,
     }
   }
 }
+
+const byCommit = (one: Candidate, other: Candidate): number =>
+  order(other.sequence, one.sequence) || byTime(one, other)
 
 /** Newest first; the last two make it independent of the order of the input. */
 const byTime = (one: Candidate, other: Candidate): number =>

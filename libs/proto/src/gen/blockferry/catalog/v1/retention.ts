@@ -20,7 +20,10 @@ export const protobufFileName = "blockferry/catalog/v1/retention.proto";
  * count or tag is set. The newest backup stays whatever is set.
  */
 export interface Retention {
-  /** So many of the newest backups, counted in the order they were committed. 0 to 100000. */
+  /**
+   * So many of the newest backups, by the order of their commits and by time; where a clock was
+   * wrong and the two differ, so many of each. 0 to 100000.
+   */
   keepLast: number;
   /** The newest backup of each of so many hours, the latest ones that have a backup. 0 to 100000. */
   keepHourly: number;
@@ -82,7 +85,7 @@ export const RetentionReason_Kind = {
   KEEP_HOLD: 10,
   /** KEEP_LOCKED - Locked; the detail is until when, in UTC. */
   KEEP_LOCKED: 11,
-  /** KEEP_NEWEST - The newest one that can be read. */
+  /** KEEP_NEWEST - The newest one that can be read, by the order of commits or by time. */
   KEEP_NEWEST: 12,
   /** KEEP_NEWEST_COMPLETE - The newest one that can be read and left no disk out. */
   KEEP_NEWEST_COMPLETE: 13,
