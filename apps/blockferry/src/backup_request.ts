@@ -18,6 +18,7 @@ export interface StartOptions {
   compression?: move.Compression
   changedBlocks?: string
   base?: string
+  tag?: string[]
 }
 
 /** Everything that can be checked here is, before anything starts. */
@@ -44,6 +45,7 @@ export async function backupRequest(
     requestId: randomHex(8),
     baseBackup: base,
     suppliedChanges: changes.map(({ supplied }) => supplied),
+    tags: options.tag ?? [],
   }
 }
 

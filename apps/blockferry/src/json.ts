@@ -1,6 +1,6 @@
 // Messages as JSON for programs: snake_case names with units, times in UTC (RFC 3339), enum values
 // in lower case, sizes as exact integers, absent values as null.
-import { backup, keySlot, msFromDuration, schedule, snapshot } from '@blockferry/proto'
+import { backup, keySlot, msFromDuration, retention, schedule, snapshot } from '@blockferry/proto'
 
 type EnumNames = Record<string, (value: never) => string>
 
@@ -29,17 +29,32 @@ const keySlotEnums: EnumNames = {
   kind: (value: keySlot.KeySlot_Kind) => lowerCase(keySlot.keySlot_KindToJSON(value), 'KIND_'),
 }
 
+const decisionEnums: EnumNames = {
+  verdict: (value: retention.RetentionDecision_Verdict) =>
+    lowerCase(retention.retentionDecision_VerdictToJSON(value), 'VERDICT_'),
+  kind: (value: retention.RetentionReason_Kind) =>
+    lowerCase(retention.retentionReason_KindToJSON(value), 'KIND_'),
+}
+
 export const runJson = (run: schedule.Run): unknown => jsonOf(run, runEnums)
 export const vmJson = (vm: snapshot.Vm): unknown => jsonOf(vm, vmEnums)
 export const plainJson = (message: object): unknown => jsonOf(message, sharedEnums)
 
 export const keySlotJson = (slot: keySlot.KeySlot): unknown => jsonOf(slot, keySlotEnums)
 
+export const decisionJson = (decision: retention.RetentionDecision): unknown =>
+  jsonOf(decision, decisionEnums)
+
 export const stateName = (run: schedule.Run): string => enumText(runEnums, 'state', run.state)
 export const kindName = (run: schedule.Run): string => enumText(runEnums, 'kind', run.kind)
 export const vmStateName = (vm: snapshot.Vm): string => enumText(vmEnums, 'state', vm.state)
 export const keySlotKindName = (slot: keySlot.KeySlot): string =>
   enumText(keySlotEnums, 'kind', slot.kind)
+export const verdictName = (verdict: retention.RetentionDecision_Verdict): string =>
+  enumText(decisionEnums, 'verdict', verdict)
+/** As the documentation spells it: `KEEP_DAILY`. */
+export const reasonName = (kind: retention.RetentionReason_Kind): string =>
+  enumText(decisionEnums, 'kind', kind).toUpperCase()
 export const levelName = (level: backup.Level): string => enumText(runEnums, 'level', level)
 export const methodName = (method: backup.Method): string => enumText(runEnums, 'method', method)
 export const consistencyName = (consistency: backup.Consistency): string =>

@@ -15,6 +15,7 @@ import { addHostCommands } from './commands/host.ts'
 import { addPolicyCommands } from './commands/policy.ts'
 import { addRepositoryCommands } from './commands/repository.ts'
 import { addRestoreCommands } from './commands/restore.ts'
+import { addRetentionCommands } from './commands/retention.ts'
 import { addRunCommands } from './commands/run.ts'
 import { addServiceCommands } from './commands/service.ts'
 import { addVmCommands } from './commands/vm.ts'
@@ -87,6 +88,7 @@ function newProgram(outcome: Outcome, args: string[]): Command {
   addVmCommands(program, outcome)
   addRepositoryCommands(program, outcome)
   addPolicyCommands(program, outcome)
+  addRetentionCommands(program, outcome)
   addCatalogCommands(program, outcome)
   program.commandsGroup('Services:')
   addServiceCommands(program, outcome)

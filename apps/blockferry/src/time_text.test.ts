@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { durationMs, timeText } from './time_text.ts'
+import { durationMs, shortDuration, timeText } from './time_text.ts'
 
 describe('timeText', () => {
   it('tells the zone', () => {
@@ -20,4 +20,16 @@ describe('durationMs', () => {
     ['1h x', null],
     ['', null],
   ])('%s', (text, ms) => expect(durationMs(text)).toBe(ms))
+})
+
+describe('shortDuration', () => {
+  it.each([
+    [0, '0s'],
+    [90_000, '1m 30s'],
+    [108_000_000, '1d 6h'],
+    [7 * 86_400_000, '7d'],
+  ])('%s ms is %s, which durationMs reads', (ms, text) => {
+    expect(shortDuration(ms)).toBe(text)
+    expect(durationMs(text)).toBe(ms)
+  })
 })

@@ -14,6 +14,19 @@ export const timeText = (time: Date | undefined): string =>
 
 const units: Record<string, number> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
+/** The same backwards: `30h` is `1d 6h`; parts of a second are left out. */
+export function shortDuration(ms: number): string {
+  let left = ms
+  const parts = Object.entries(units)
+    .sort(([, one], [, other]) => other - one)
+    .flatMap(([unit, unitMs]) => {
+      const count = Math.floor(left / unitMs)
+      left -= count * unitMs
+      return count > 0 ? [`${count}${unit}`] : []
+    })
+  return parts.join(' ') || '0s'
+}
+
 /** `90m`, `12h`, `1d 6h` in milliseconds; null when it is not a duration. */
 export function durationMs(text: string): number | null {
   const parts = text.trim().match(/\d+\s*[smhd]/g)

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import {
   chmodSync,
   closeSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -145,6 +146,10 @@ interface BackupJson {
   disks: { size_bytes: number }[]
 }
 
+interface DecisionJson {
+  reasons: { kind: string }[]
+}
+
 describe('blockferry up', () => {
   const sizeBytes = 64 * blockSize + 512
   let image: string
@@ -231,6 +236,35 @@ describe('blockferry up', () => {
     expect([occupied.code, occupied.err]).toEqual([1, expect.stringContaining('TARGET_EXISTS')])
     const open = await blockferry('runs', '--endpoint-schedule', '0.0.0.0:1')
     expect([open.code, open.err]).toEqual([2, expect.stringContaining('ADDRESS_REFUSED')])
+  }, 60_000)
+
+  it('explains what a policy keeps, the same from the repository alone', async () => {
+    mkdirSync(join(folder, 'images', 'web'), { recursive: true })
+    writeFileSync(join(folder, 'images', 'web', 'disk.raw'), Buffer.alloc(blockSize, 7))
+    const place = join(folder, 'kept')
+    await json('repository', 'create', 'kept', place)
+    await json('host', 'add', 'parked', '--folder', join(folder, 'images'))
+    const rules = ['--keep-last', '1', '--keep-tag', 'gold']
+    await json('policy', 'create', 'p', '--vm', 'web', '--to', 'kept', ...rules)
+    await json('backup', 'web', '--to', 'kept')
+    await json('policy', 'run', 'p')
+    await json('policy', 'update', 'p', '--tag', 'gold')
+    await json('policy', 'run', 'p')
+    await json('policy', 'update', 'p', '--tag', 'silver')
+    for (let count = 0; count < 2; count++) await json('policy', 'run', 'p')
+    const explain = () => json<DecisionJson[]>('retention', 'explain', 'p')
+    const before = await explain()
+    expect(before.map(({ reasons }) => reasons.map(({ kind }) => kind))).toEqual([
+      ['keep_newest', 'keep_newest_complete', 'keep_last'],
+      ['remove_expired'],
+      ['keep_tag'],
+      ['remove_expired'],
+      ['keep_other_policy'],
+    ])
+    await json('repository', 'forget', 'kept')
+    await json('repository', 'adopt', 'kept', place)
+    expect(await explain()).toEqual(before)
+    await json('repository', 'forget', 'kept')
   }, 60_000)
 
   it('refuses a second one on the same state folder', async () => {

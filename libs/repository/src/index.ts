@@ -4,3 +4,4 @@ export {
   decodeManifestBody,
   encodeManifestBody,
 } from './manifest_body.ts'
+export { checkRetention, checkTags } from './retention_field.ts'

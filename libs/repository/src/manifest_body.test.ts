@@ -54,6 +54,7 @@ const backup = proto.Backup.create({
   version: '0.1.0',
   host: 'hosts/h',
   run: 'runs/r',
+  tags: ['gold', 'before-upgrade'],
 })
 
 const manifest = (body: Uint8Array): Manifest => ({

@@ -36,6 +36,7 @@ const handlers = {
   recordBackup: notOffered,
   listBackups: notOffered,
   listProtectedVms: notOffered,
+  planRetention: notOffered,
   rebuildCatalog: notOffered,
   removeBackup: notOffered,
   undeleteBackup: notOffered,

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { newPointId } from '@blockferry/core'
 import type { BackupError } from '@blockferry/errors'
 import { launchPostgres, openPool, type Pool, type RunningPostgres } from '@blockferry/postgres'
-import { catalog, move, backup as proto } from '@blockferry/proto'
+import { catalog, move, backup as proto, retention } from '@blockferry/proto'
 import { connect, type RpcClient, type RunningService } from '@blockferry/rpc'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { catalogConfig, startCatalog } from './index.ts'
@@ -336,6 +336,24 @@ describe('rebuild', () => {
     expect(rebuilt.damagedManifests.map(({ reason }) => reason)).toEqual(['MANIFEST_CORRUPT'])
     expect(rebuilt).toMatchObject({ backupCount: 2n, removedCount: 0n })
     expect((await list({ parent: 'repositories/hurt' })).backups).toEqual([whole, hurt])
+  })
+
+  it('and a plan keep a damaged backup, which fills no place', async () => {
+    await create('torn')
+    const old = await record(await commit('torn', { vmIdentity: 'torn' }))
+    const torn = await record(await commit('torn', { vmIdentity: 'torn' }))
+    const path = await manifestOf('torn', torn)
+    await writeFile(path, (await readFile(path)).subarray(0, 50))
+    const request = catalog.PlanRetentionRequest.fromPartial({
+      ...{ parent: 'repositories/torn', vm: 'torn', policy: 'policies/nightly' },
+      retention: { keepLast: 1 },
+    })
+    const { decisions } = await calls.planRetention(request)
+    const { KEEP_DAMAGED, KEEP_NEWEST } = retention.RetentionReason_Kind
+    expect(decisions.map(({ backup, reasons }) => [backup, reasons[0]?.kind])).toEqual([
+      [torn.name, KEEP_DAMAGED],
+      [old.name, KEEP_NEWEST],
+    ])
   })
 
   it('changes nothing when the repository is away, another one, or the mover is down', async () => {

@@ -3,6 +3,8 @@ import { argumentInvalid, BackupError } from '@blockferry/errors'
 /** Letters, digits, `-`, `_` and `.`; a dot at the start would hide or climb. */
 const namePart = '[A-Za-z0-9_-][A-Za-z0-9_.-]{0,62}'
 const repositoryPattern = new RegExp(`^repositories/(${namePart})$`)
+/** As schedule lets policies be called. */
+const policyPattern = /^policies\/[A-Za-z0-9_.-]{1,63}$/
 const backupPattern = new RegExp(`^repositories/(${namePart})/backups/(${namePart})$`)
 
 /** Errors: ARGUMENT_INVALID. */
@@ -17,6 +19,12 @@ export function repositoryOf(field: string, name: string): string {
   const repository = repositoryPattern.exec(name)?.[1]
   if (repository !== undefined) return repository
   throw argumentInvalid(field, name, 'give repositories/{repository}')
+}
+
+/** Errors: ARGUMENT_INVALID. */
+export function checkPolicyName(field: string, name: string): string {
+  if (policyPattern.test(name)) return name
+  throw argumentInvalid(field, name, 'give policies/{policy}')
 }
 
 export interface BackupName {

@@ -1,10 +1,18 @@
 import { wallMs } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { catalog, type move, backup as proto } from '@blockferry/proto'
+import { catalog, type move, backup as proto, retention as retentionProto } from '@blockferry/proto'
+import { checkRetention } from '@blockferry/repository'
 import { cutPage, type Handlers, pageOf, type RpcClient } from '@blockferry/rpc'
 import type { CatalogConfig } from './config.ts'
-import { backupNameOf, checkRepositoryId, repositoryNotFound, repositoryOf } from './names.ts'
+import {
+  backupNameOf,
+  checkPolicyName,
+  checkRepositoryId,
+  repositoryNotFound,
+  repositoryOf,
+} from './names.ts'
 import { type Rebuilt, rebuild } from './rebuild.ts'
+import { planRetention } from './retention_plan.ts'
 import type { Store, StoredRepository, StoredVm } from './store.ts'
 
 export interface CatalogParts {
@@ -86,6 +94,7 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       const { items, nextPageToken } = cutPage(found, page, catalog.ProtectedVm)
       return { vms: items, nextPageToken }
     },
+    planRetention: (request, { signal }) => planPage(parts, request, signal),
     rebuildCatalog: async ({ name }, { signal }) => {
       const repositories =
         name === '' ? await allRepositories(store) : [await findRepository(store, name)]
@@ -104,10 +113,32 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
 }
 
 const rebuildOne = (
-  { config, store, mover }: CatalogParts,
+  parts: CatalogParts,
   repository: StoredRepository,
   signal: AbortSignal,
-): Promise<Rebuilt> => rebuild(repository, store, mover, config, signal)
+): Promise<Rebuilt> => rebuild(repository, parts.store, parts, signal)
+
+async function planPage(
+  parts: CatalogParts,
+  request: catalog.PlanRetentionRequest,
+  signal: AbortSignal,
+): Promise<catalog.PlanRetentionResponse> {
+  const { store } = parts
+  const { parent, vm, retention, planTime } = request
+  const page = pageOf(request)
+  if (vm === '') throw argumentInvalid('vm', vm, 'give the identity or the name of a VM')
+  const plan = {
+    repository: await findRepository(store, parent, 'parent'),
+    vm,
+    policy: checkPolicyName('policy', request.policy),
+    retention: retention && checkRetention('retention', retention),
+    nowMs: planTime?.getTime() ?? (await store.nowMs()),
+  }
+  const decisions = await planRetention(plan, store, parts, signal)
+  const found = decisions.slice(page.offset)
+  const { items, nextPageToken } = cutPage(found, page, retentionProto.RetentionDecision)
+  return { decisions: items, nextPageToken }
+}
 
 /**
  * Folder first, entry second: a crash between the two leaves an empty repository without name,
@@ -176,8 +207,12 @@ function checkRepeated(
   )
 }
 
-async function findRepository(store: Store, name: string): Promise<StoredRepository> {
-  const id = repositoryOf('name', name)
+async function findRepository(
+  store: Store,
+  name: string,
+  field = 'name',
+): Promise<StoredRepository> {
+  const id = repositoryOf(field, name)
   const repository = await store.findRepository(id)
   if (!repository) throw repositoryNotFound(id)
   return repository

@@ -139,6 +139,30 @@ export class Store {
     return rows.map(backupOfRow)
   }
 
+  /**
+   * Backups in a repository of the VM that has this identity, and of those whose newest backup there
+   * carries this name.
+   */
+  async backupsOfVm(repository: string, vm: string): Promise<CatalogedBackup[]> {
+    const { rows } = await this.#pool.query<BackupRow>(
+      `SELECT repository, backup, message FROM catalog.backups
+       WHERE repository = $1 AND (vm_identity = $2 OR vm_identity IN (
+         SELECT named.vm_identity FROM catalog.backups named
+         WHERE named.repository = $1 AND named.vm_display_name = $2 AND NOT EXISTS (
+           SELECT FROM catalog.backups newer
+           WHERE newer.repository = $1 AND newer.vm_identity = named.vm_identity
+             AND newer.sequence > named.sequence)))`,
+      [repository, searchable(vm)],
+    )
+    return rows.map((row) => ({ ...row, message: backupOfRow(row) }))
+  }
+
+  /** By the database's clock, which all processes of this service share. */
+  async nowMs(): Promise<number> {
+    const { rows } = await this.#pool.query<{ now: Date }>('SELECT now() AS now')
+    return rows[0]?.now.getTime() ?? 0
+  }
+
   /** VMs by name. One more than the page holds. */
   async listVms(page: Page): Promise<StoredVm[]> {
     const { rows } = await this.#pool.query<

@@ -48,6 +48,10 @@ export class World {
   failSession: BackupError | null = null
   vms = new Map<string, snapshot.Vm>()
   interfere: Interfere = () => {}
+  plan = (_: catalog.PlanRetentionRequest): catalog.PlanRetentionResponse => ({
+    decisions: [],
+    nextPageToken: '',
+  })
 
   addVm(identity: string, host = 'hosts/h1', disks = ['disk0']): void {
     this.vms.set(
@@ -307,6 +311,9 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     removeKeySlot: notOffered,
     listBackups: notOffered,
     listProtectedVms: notOffered,
+    async planRetention(request) {
+      return world.plan(request)
+    },
     rebuildCatalog: notOffered,
     removeBackup: notOffered,
     undeleteBackup: notOffered,

@@ -39,7 +39,11 @@ export async function startSchedule(config: ScheduleConfig): Promise<RunningServ
     address: config.address,
     name: 'blockferry.schedule.v1.ScheduleService',
     definition: schedule.ScheduleServiceService,
-    handlers: scheduleHandlers({ runs, policies, queue, holder, limits, wake: claiming.wake }),
+    handlers: scheduleHandlers({
+      ...{ runs, policies, queue, holder, limits },
+      catalog: services.catalog,
+      wake: claiming.wake,
+    }),
     log,
   })
   undo.use(service)

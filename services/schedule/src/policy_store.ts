@@ -1,7 +1,7 @@
 // Policies in the database: the only SQL about them. Times are those of the database's clock,
 // the one clock that all schedule processes share.
 import { isUniqueViolation, type Pool } from '@blockferry/postgres'
-import type { backup, move } from '@blockferry/proto'
+import { type backup, type move, retention, schedule } from '@blockferry/proto'
 import type { Repeating } from './due.ts'
 
 export interface PolicySettings {
@@ -13,6 +13,10 @@ export interface PolicySettings {
   skipQuiesce: boolean
   paused: boolean
   compression: move.Compression
+  /** Null: everything is kept. */
+  retention: retention.Retention | null
+  vmRetentions: schedule.VmRetention[]
+  tags: string[]
 }
 
 export interface PolicyRow extends PolicySettings {
@@ -23,7 +27,7 @@ export interface PolicyRow extends PolicySettings {
 }
 
 const columns = `name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused,
-  codec, codec_level, create_time, next_run_time`
+  codec, codec_level, retention, vm_retentions, tags, create_time, next_run_time`
 
 export class PolicyStore {
   private readonly pool: Pool
@@ -38,8 +42,8 @@ export class PolicyStore {
       const { rows } = await this.pool.query<RawPolicy>(
         `INSERT INTO schedule.policies
            (name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused,
-            codec, codec_level, next_run_time)
-         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10,
+            codec, codec_level, retention, vm_retentions, tags, next_run_time)
+         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13,
            CASE WHEN NOT $8 THEN
              date_trunc('milliseconds', now()) + $5::bigint * interval '1 millisecond' END)
          RETURNING ${columns}`,
@@ -56,7 +60,8 @@ export class PolicyStore {
   async update(name: string, set: PolicySettings): Promise<PolicyRow | null> {
     const { rows } = await this.pool.query<RawPolicy>(
       `UPDATE schedule.policies SET vms = $2, repository = $3, repeat_ms = $4::bigint, level = $5,
-         skip_quiesce = $6, paused = $7, codec = $8, codec_level = $9,
+         skip_quiesce = $6, paused = $7, codec = $8, codec_level = $9, retention = $10,
+         vm_retentions = $11, tags = $12,
          next_run_time = CASE
            WHEN $7 THEN NULL
            WHEN repeat_ms = $4::bigint AND next_run_time IS NOT NULL THEN next_run_time
@@ -124,6 +129,9 @@ interface RawPolicy {
   paused: boolean
   codec: move.Compression_Codec
   codec_level: number
+  retention: unknown
+  vm_retentions: unknown[]
+  tags: string[]
   create_time: Date
   next_run_time: Date | null
 }
@@ -137,6 +145,9 @@ const valuesOf = (set: PolicySettings): unknown[] => [
   set.paused,
   set.compression.codec,
   set.compression.level,
+  set.retention && JSON.stringify(retention.Retention.toJSON(set.retention)),
+  JSON.stringify(set.vmRetentions.map(schedule.VmRetention.toJSON)),
+  set.tags,
 ]
 
 const rowOf = (raw: RawPolicy): PolicyRow => ({
@@ -149,6 +160,9 @@ const rowOf = (raw: RawPolicy): PolicyRow => ({
   skipQuiesce: raw.skip_quiesce,
   paused: raw.paused,
   compression: { codec: raw.codec, level: raw.codec_level },
+  retention: raw.retention === null ? null : retention.Retention.fromJSON(raw.retention),
+  vmRetentions: raw.vm_retentions.map(schedule.VmRetention.fromJSON),
+  tags: raw.tags,
   createTime: raw.create_time,
   nextRunTime: raw.next_run_time,
 })

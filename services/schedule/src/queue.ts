@@ -76,6 +76,7 @@ export class Queue {
         level: policy.level,
         skipQuiesce: policy.skipQuiesce,
         compression: policy.compression,
+        tags: policy.tags,
       })
       const name = `policies/${policy.name}`
       const queued = this.backup(request, requestKey, name)

@@ -2,6 +2,7 @@
 import { isAbsolute, normalize } from 'node:path'
 import { argumentInvalid } from '@blockferry/errors'
 import { backup, move, msFromDuration, type schedule } from '@blockferry/proto'
+import { checkRetention, checkTags } from '@blockferry/repository'
 import type { PolicySettings } from './policy_store.ts'
 
 const textSizeMax = 1024
@@ -157,7 +158,27 @@ export function checkPolicy(policy: schedule.Policy | undefined): PolicySettings
     skipQuiesce: policy.skipQuiesce,
     paused: policy.paused,
     compression: checkCompression('policy.compression', policy.compression),
+    retention: policy.retention ? checkRetention('policy.retention', policy.retention) : null,
+    vmRetentions: checkVmRetentions(policy),
+    tags: checkTags('policy.tags', policy.tags),
   }
+}
+
+function checkVmRetentions({ vms, vmRetentions }: schedule.Policy): schedule.VmRetention[] {
+  const field = 'policy.vm_retentions'
+  const known = new Set(vms)
+  const stranger = vmRetentions.find(({ vm }) => !known.has(vm))
+  if (stranger) {
+    throw argumentInvalid(`${field}.vm`, stranger.vm, 'name a VM as it stands in policy.vms')
+  }
+  refuseTwice(
+    `${field}.vm`,
+    vmRetentions.map(({ vm }) => vm),
+  )
+  return vmRetentions.map(({ vm, retention }) => ({
+    vm,
+    retention: retention && checkRetention(`${field}.retention`, retention),
+  }))
 }
 
 function checkRepeat({ repeatDuration }: schedule.Policy): number | null {

@@ -195,6 +195,7 @@ function manifestOf(
     host: hostOf(point.vm?.name ?? ''),
     run: `runs/${run.id}`,
     held: false,
+    tags: row.plan.backup?.tags ?? [],
   }
 }
 

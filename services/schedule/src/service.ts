@@ -7,6 +7,7 @@ import {
   msFromDuration,
   schedule,
 } from '@blockferry/proto'
+import { checkTags } from '@blockferry/repository'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
@@ -29,8 +30,10 @@ import {
   refuseTwice,
   requestKey,
 } from './request_field.ts'
+import { planPage } from './retention_plan.ts'
 import { hasEnded, publicRun, type ShownRow, stateWord } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
+import type { Services } from './services.ts'
 
 const dayMs = 24 * 3600_000
 const undoDefaultMs = 7 * dayMs
@@ -40,6 +43,7 @@ export interface ServiceParts {
   runs: RunStore
   policies: PolicyStore
   queue: Queue
+  catalog: Services['catalog']
   holder: Holder
   limits: ScheduleLimits
   /** Looks for runs to claim now instead of at the next tick. */
@@ -50,7 +54,7 @@ export function scheduleHandlers(parts: ServiceParts): Handlers<schedule.Schedul
   return { ...policyHandlers(parts), ...startHandlers(parts), ...runHandlers(parts) }
 }
 
-function policyHandlers({ policies, queue, wake }: ServiceParts) {
+function policyHandlers({ policies, queue, catalog, wake }: ServiceParts) {
   const find = async (field: string, name: string): Promise<PolicyRow> => {
     const row = await policies.find(checkName(field, name, 'policies'))
     if (row) return row
@@ -102,6 +106,10 @@ function policyHandlers({ policies, queue, wake }: ServiceParts) {
       return {}
     },
 
+    async planRetention(request, { signal }) {
+      return await planPage(await find('name', request.name), request, catalog, signal)
+    },
+
     async startPolicy({ name, requestId }) {
       const occasion = requestKey('StartPolicy', requestId)
       const runs = await queue.policy(await find('name', name), occasion)
@@ -122,6 +130,7 @@ function startHandlers({ queue, wake }: ServiceParts) {
       const images = checkImages(request.images)
       const level = checkLevel('level', request.level)
       const compression = checkCompression('compression', request.compression)
+      checkTags('tags', request.tags)
       const run = await queue.backup({ ...request, images, level, compression }, key)
       wake()
       return { run: publicRun(run) }
@@ -257,4 +266,7 @@ const publicPolicy = (row: PolicyRow): schedule.Policy => ({
   createTime: row.createTime,
   nextRunTime: row.nextRunTime ?? undefined,
   compression: row.compression,
+  retention: row.retention ?? undefined,
+  vmRetentions: row.vmRetentions,
+  tags: row.tags,
 })

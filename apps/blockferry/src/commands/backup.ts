@@ -15,7 +15,7 @@ import { findBackup, lastPart, listBackups, repositoryOf } from '../resource_nam
 import { decisionText, uncoveredText } from '../run_report.ts'
 import type { Column } from '../table.ts'
 import { timeText } from '../time_text.ts'
-import { carryOut, examples, type Outcome } from '../verb.ts'
+import { carryOut, collect, examples, type Outcome } from '../verb.ts'
 import { startOne } from '../watch.ts'
 
 export function addBackupCommands(program: Command, outcome: Outcome): void {
@@ -48,6 +48,7 @@ function startVerb(command: Command, outcome: Outcome): void {
     .option('--compression <codec>', compressionHelp, compressionArgument)
     .option('--changed-blocks <file>', 'JSON with the blocks that changed since --base')
     .option('--base <backup>', 'the backup that --changed-blocks counts from')
+    .option('--tag <tag>', 'a word to put on the backup; repeatable', collect)
     .option('-d, --detach', 'print the name of the run and return at once')
   examples(
     command,
@@ -228,6 +229,7 @@ function printBackup(context: Context, found: backup.Backup): void {
     ['base', found.baseBackup],
     ['policy', lastPart(found.policy)],
     ['standing', standing(found)],
+    ['tags', found.tags.join(' ')],
     ['disks', found.disks.map(diskText)],
     ['left out', found.uncoveredDisks.map(uncoveredText)],
     ['decisions', found.decisions.map(decisionText)],

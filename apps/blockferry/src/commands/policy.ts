@@ -14,6 +14,13 @@ import {
   repeatArgument,
 } from '../option_value.ts'
 import { fullName, lastPart } from '../resource_name.ts'
+import {
+  changeRetention,
+  type RetentionOptions,
+  retentionTexts,
+  withRetention,
+  withRetentionOfVm,
+} from '../retention_option.ts'
 import { printQueued, reportRun, reportRuns } from '../run_report.ts'
 import { listed } from '../services.ts'
 import type { Column } from '../table.ts'
@@ -21,7 +28,7 @@ import { timeText } from '../time_text.ts'
 import { carryOut, collect, examples, type Outcome } from '../verb.ts'
 import { startAllAndWatch } from '../watch.ts'
 
-interface PolicyOptions {
+interface PolicyOptions extends RetentionOptions {
   vm?: string[]
   repository?: string
   every?: ReturnType<typeof repeatArgument>
@@ -29,6 +36,7 @@ interface PolicyOptions {
   level?: backup.Level
   quiesce?: boolean
   compression?: move.Compression
+  tag?: string[]
   pause?: boolean
   resume?: boolean
 }
@@ -38,7 +46,12 @@ export function addPolicyCommands(program: Command, outcome: Outcome): void {
   const create = withFields(policy.command('create').argument('<name>'))
     .description('create a policy')
     .option('--paused', 'nothing becomes due until it is resumed')
-  examples(create, 'blockferry policy create web --vm web-1 --vm web-2 --to nightly --every 1d')
+  examples(
+    create,
+    'blockferry policy create web --vm web-1 --vm web-2 --to nightly --every 1d',
+    'blockferry policy create db --vm db --to nightly --every 1h --keep-hourly 24 \\',
+    '    --keep-daily 14 --keep-monthly 12 --retention-time-zone Europe/Berlin',
+  )
   carryOut<PolicyOptions & { paused?: boolean }>(
     create,
     outcome,
@@ -52,7 +65,7 @@ export function addPolicyCommands(program: Command, outcome: Outcome): void {
       if (answer.policy) print(context, answer.policy)
     },
   )
-  const update = withFields(policy.command('update').argument('<name>'))
+  const update = withRetentionOfVm(withFields(policy.command('update').argument('<name>')))
     .description('change a policy; what is not named stays as it is')
     .option('--by-hand', 'no repeat any more')
     .option('--pause', 'nothing becomes due until it is resumed')
@@ -61,6 +74,7 @@ export function addPolicyCommands(program: Command, outcome: Outcome): void {
     update,
     'blockferry policy update web --every 12h',
     'blockferry policy update web --pause',
+    'blockferry policy update web --of-vm web-1 --keep-daily 90',
   )
   carryOut<PolicyOptions>(update, outcome, async (context, options, name = '') => {
     const request = { name: fullName('policies', name) }
@@ -74,13 +88,16 @@ export function addPolicyCommands(program: Command, outcome: Outcome): void {
 }
 
 const withFields = (command: Command): Command =>
-  command
-    .option('--vm <vm>', 'identity or name of a VM; repeatable', collect)
-    .option('--to, --repository <name>', 'where backups go')
-    .option('--every <time>', 'from one start to the next: 30m, 12h, 1d', repeatArgument)
-    .option('--level <level>', 'full, incremental or differential', levelArgument)
-    .option('--no-quiesce', "do not freeze the guests' file systems")
-    .option('--compression <codec>', compressionHelp, compressionArgument)
+  withRetention(
+    command
+      .option('--vm <vm>', 'identity or name of a VM; repeatable', collect)
+      .option('--to, --repository <name>', 'where backups go')
+      .option('--every <time>', 'from one start to the next: 30m, 12h, 1d', repeatArgument)
+      .option('--level <level>', 'full, incremental or differential', levelArgument)
+      .option('--no-quiesce', "do not freeze the guests' file systems")
+      .option('--compression <codec>', compressionHelp, compressionArgument)
+      .option('--tag <tag>', 'a word to put on its backups; repeatable', collect),
+  )
 
 const emptyPolicy: schedule.Policy = {
   name: '',
@@ -90,11 +107,18 @@ const emptyPolicy: schedule.Policy = {
   skipQuiesce: false,
   paused: false,
   compression: undefined,
+  vmRetentions: [],
+  tags: [],
 }
 
 function changed(before: schedule.Policy, options: PolicyOptions): schedule.Policy {
   const after = { ...before }
   if (options.vm) after.vms = options.vm
+  Object.assign(after, changeRetention(after, options))
+  // Rules of a VM that is no longer in the policy go with it.
+  after.vmRetentions = after.vmRetentions.filter(
+    ({ vm }) => vm === options.ofVm || after.vms.includes(vm),
+  )
   if (options.repository !== undefined) {
     after.repository = fullName('repositories', options.repository)
   }
@@ -103,6 +127,7 @@ function changed(before: schedule.Policy, options: PolicyOptions): schedule.Poli
   if (options.level !== undefined) after.level = options.level
   if (options.quiesce === false) after.skipQuiesce = true
   if (options.compression) after.compression = options.compression
+  if (options.tag) after.tags = options.tag
   if (options.pause) after.paused = true
   if (options.resume) after.paused = false
   return after
@@ -172,6 +197,8 @@ const print = (context: Context, policy: schedule.Policy): void =>
     ['level', levelName(policy.level)],
     ['quiesce', policy.skipQuiesce ? 'no' : 'yes'],
     ['compression', policy.compression ? compressionText(policy.compression) : 'lz4'],
+    ['keeps', retentionTexts(policy)],
+    ['tags', policy.tags.join(' ')],
     ['next run', timeText(policy.nextRunTime)],
   ])
 

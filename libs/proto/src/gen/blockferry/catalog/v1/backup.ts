@@ -297,6 +297,8 @@ export interface Backup {
   host: string;
   /** `runs/{run}` that made it. */
   run: string;
+  /** Words that the policy or the caller put on it; a retention may keep what carries one. */
+  tags: string[];
   /** Nobody removes it until it is released. Not part of the manifest, as the two that follow. */
   held: boolean;
   /**
@@ -845,6 +847,7 @@ function createBaseBackup(): Backup {
     version: "",
     host: "",
     run: "",
+    tags: [],
     held: false,
     removeTime: undefined,
     lockUntilTime: undefined,
@@ -925,14 +928,17 @@ export const Backup: MessageFns<Backup> = {
     if (message.run !== "") {
       writer.uint32(186).string(message.run);
     }
+    for (const v of message.tags) {
+      writer.uint32(194).string(v!);
+    }
     if (message.held !== false) {
-      writer.uint32(192).bool(message.held);
+      writer.uint32(200).bool(message.held);
     }
     if (message.removeTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.removeTime), writer.uint32(202).fork()).join();
+      Timestamp.encode(toTimestamp(message.removeTime), writer.uint32(210).fork()).join();
     }
     if (message.lockUntilTime !== undefined) {
-      Timestamp.encode(toTimestamp(message.lockUntilTime), writer.uint32(210).fork()).join();
+      Timestamp.encode(toTimestamp(message.lockUntilTime), writer.uint32(218).fork()).join();
     }
     return writer;
   },
@@ -1135,23 +1141,31 @@ export const Backup: MessageFns<Backup> = {
             continue;
           }
           case 24: {
-            if (tag !== 192) {
+            if (tag !== 194) {
+              break;
+            }
+
+            message.tags.push(reader.string());
+            continue;
+          }
+          case 25: {
+            if (tag !== 200) {
               break;
             }
 
             message.held = reader.bool();
             continue;
           }
-          case 25: {
-            if (tag !== 202) {
+          case 26: {
+            if (tag !== 210) {
               break;
             }
 
             message.removeTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
-          case 26: {
-            if (tag !== 210) {
+          case 27: {
+            if (tag !== 218) {
               break;
             }
 
@@ -1243,6 +1257,9 @@ export const Backup: MessageFns<Backup> = {
       version: isSet(object.version) ? globalThis.String(object.version) : "",
       host: isSet(object.host) ? globalThis.String(object.host) : "",
       run: isSet(object.run) ? globalThis.String(object.run) : "",
+      tags: globalThis.Array.isArray(object?.tags)
+        ? object.tags.map((e: any) => globalThis.String(e))
+        : [],
       held: isSet(object.held) ? globalThis.Boolean(object.held) : false,
       removeTime: isSet(object.removeTime)
         ? fromJsonTimestamp(object.removeTime)
@@ -1328,6 +1345,9 @@ export const Backup: MessageFns<Backup> = {
     if (message.run !== "") {
       obj.run = message.run;
     }
+    if (message.tags?.length) {
+      obj.tags = message.tags;
+    }
     if (message.held !== false) {
       obj.held = message.held;
     }
@@ -1372,6 +1392,7 @@ export const Backup: MessageFns<Backup> = {
     message.version = object.version ?? "";
     message.host = object.host ?? "";
     message.run = object.run ?? "";
+    message.tags = object.tags?.map((e) => e) || [];
     message.held = object.held ?? false;
     message.removeTime = object.removeTime ?? undefined;
     message.lockUntilTime = object.lockUntilTime ?? undefined;

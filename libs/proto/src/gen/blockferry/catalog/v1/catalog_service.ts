@@ -21,6 +21,7 @@ import {
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Backup } from "./backup.ts";
 import { KeySlot } from "./key_slot.ts";
+import { Retention, RetentionDecision } from "./retention.ts";
 
 export const protobufPackage = "blockferry.catalog.v1";
 
@@ -266,6 +267,39 @@ export interface ListProtectedVmsRequest {
 export interface ListProtectedVmsResponse {
   /** One page, by name. */
   vms: ProtectedVm[];
+  /** Empty on the last page. */
+  nextPageToken: string;
+}
+
+/** Request of PlanRetention. */
+export interface PlanRetentionRequest {
+  /** `repositories/{repository}`. */
+  parent: string;
+  /**
+   * The VM: its identity, or the name that its newest backup in the repository carries. A name that
+   * several VMs carry stands for all of them; each is decided by itself.
+   */
+  vm: string;
+  /** `policies/{policy}` that is decided for: backups that others made stay. */
+  policy: string;
+  /** What is kept; unset: everything. */
+  retention?:
+    | Retention
+    | undefined;
+  /** The time it is now for ages, locks and what is of the future; unset: by the catalog's database. */
+  planTime?:
+    | Date
+    | undefined;
+  /** At most so many; 0 means 100, at most 1000. */
+  pageSize: number;
+  /** next_page_token of the page before. */
+  pageToken: string;
+}
+
+/** Response of PlanRetention. */
+export interface PlanRetentionResponse {
+  /** One page; VM by VM, newest first. */
+  decisions: RetentionDecision[];
   /** Empty on the last page. */
   nextPageToken: string;
 }
@@ -2857,6 +2891,276 @@ export const ListProtectedVmsResponse: MessageFns<ListProtectedVmsResponse> = {
   },
 };
 
+function createBasePlanRetentionRequest(): PlanRetentionRequest {
+  return { parent: "", vm: "", policy: "", retention: undefined, planTime: undefined, pageSize: 0, pageToken: "" };
+}
+
+export const PlanRetentionRequest: MessageFns<PlanRetentionRequest> = {
+  encode(message: PlanRetentionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.parent !== "") {
+      writer.uint32(10).string(message.parent);
+    }
+    if (message.vm !== "") {
+      writer.uint32(18).string(message.vm);
+    }
+    if (message.policy !== "") {
+      writer.uint32(26).string(message.policy);
+    }
+    if (message.retention !== undefined) {
+      Retention.encode(message.retention, writer.uint32(34).fork()).join();
+    }
+    if (message.planTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.planTime), writer.uint32(42).fork()).join();
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(48).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(58).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanRetentionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanRetentionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.parent = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.policy = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.retention = Retention.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.planTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlanRetentionRequest {
+    return {
+      parent: isSet(object.parent) ? globalThis.String(object.parent) : "",
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      policy: isSet(object.policy) ? globalThis.String(object.policy) : "",
+      retention: isSet(object.retention) ? Retention.fromJSON(object.retention) : undefined,
+      planTime: isSet(object.planTime)
+        ? fromJsonTimestamp(object.planTime)
+        : isSet(object.plan_time)
+        ? fromJsonTimestamp(object.plan_time)
+        : undefined,
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: PlanRetentionRequest): unknown {
+    const obj: any = {};
+    if (message.parent !== "") {
+      obj.parent = message.parent;
+    }
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.policy !== "") {
+      obj.policy = message.policy;
+    }
+    if (message.retention !== undefined) {
+      obj.retention = Retention.toJSON(message.retention);
+    }
+    if (message.planTime !== undefined) {
+      obj.planTime = message.planTime.toISOString();
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanRetentionRequest>): PlanRetentionRequest {
+    return PlanRetentionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlanRetentionRequest>): PlanRetentionRequest {
+    const message = createBasePlanRetentionRequest();
+    message.parent = object.parent ?? "";
+    message.vm = object.vm ?? "";
+    message.policy = object.policy ?? "";
+    message.retention = (object.retention !== undefined && object.retention !== null)
+      ? Retention.fromPartial(object.retention)
+      : undefined;
+    message.planTime = object.planTime ?? undefined;
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBasePlanRetentionResponse(): PlanRetentionResponse {
+  return { decisions: [], nextPageToken: "" };
+}
+
+export const PlanRetentionResponse: MessageFns<PlanRetentionResponse> = {
+  encode(message: PlanRetentionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.decisions) {
+      RetentionDecision.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanRetentionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanRetentionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.decisions.push(RetentionDecision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlanRetentionResponse {
+    return {
+      decisions: globalThis.Array.isArray(object?.decisions)
+        ? object.decisions.map((e: any) => RetentionDecision.fromJSON(e))
+        : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: PlanRetentionResponse): unknown {
+    const obj: any = {};
+    if (message.decisions?.length) {
+      obj.decisions = message.decisions.map((e) => RetentionDecision.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanRetentionResponse>): PlanRetentionResponse {
+    return PlanRetentionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlanRetentionResponse>): PlanRetentionResponse {
+    const message = createBasePlanRetentionResponse();
+    message.decisions = object.decisions?.map((e) => RetentionDecision.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 function createBaseRebuildCatalogRequest(): RebuildCatalogRequest {
   return { name: "" };
 }
@@ -3783,6 +4087,21 @@ export const CatalogServiceService = {
     responseDeserialize: (value: Buffer): ListProtectedVmsResponse => ListProtectedVmsResponse.decode(value),
   },
   /**
+   * Decides which of a policy's backups of a VM would stay and which go; removes nothing. Asks the
+   * repository which backups there are and can be read, not the catalog alone.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention: {
+    path: "/blockferry.catalog.v1.CatalogService/PlanRetention" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PlanRetentionRequest): Buffer => Buffer.from(PlanRetentionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PlanRetentionRequest => PlanRetentionRequest.decode(value),
+    responseSerialize: (value: PlanRetentionResponse): Buffer =>
+      Buffer.from(PlanRetentionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PlanRetentionResponse => PlanRetentionResponse.decode(value),
+  },
+  /**
    * Reads every manifest of a repository and makes the catalog say what they say.
    * Damaged manifests are reported, the others are taken. Errors: NOT_FOUND, REPOSITORY_MISSING.
    */
@@ -3842,6 +4161,12 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   releaseBackup: handleUnaryCall<ReleaseBackupRequest, ReleaseBackupResponse>;
   /** Lists the VMs that have backups, by name. */
   listProtectedVms: handleUnaryCall<ListProtectedVmsRequest, ListProtectedVmsResponse>;
+  /**
+   * Decides which of a policy's backups of a VM would stay and which go; removes nothing. Asks the
+   * repository which backups there are and can be read, not the catalog alone.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention: handleUnaryCall<PlanRetentionRequest, PlanRetentionResponse>;
   /**
    * Reads every manifest of a repository and makes the catalog say what they say.
    * Damaged manifests are reported, the others are taken. Errors: NOT_FOUND, REPOSITORY_MISSING.
@@ -4115,6 +4440,26 @@ export interface CatalogServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListProtectedVmsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Decides which of a policy's backups of a VM would stay and which go; removes nothing. Asks the
+   * repository which backups there are and can be read, not the catalog alone.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention(
+    request: PlanRetentionRequest,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
+  ): ClientUnaryCall;
+  planRetention(
+    request: PlanRetentionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
+  ): ClientUnaryCall;
+  planRetention(
+    request: PlanRetentionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
   ): ClientUnaryCall;
   /**
    * Reads every manifest of a repository and makes the catalog say what they say.

@@ -32,6 +32,7 @@ import {
   levelToJSON,
   UncoveredDisk,
 } from "../../catalog/v1/backup.ts";
+import { Retention, RetentionDecision } from "../../catalog/v1/retention.ts";
 import {
   CollectReport,
   Compression,
@@ -47,6 +48,14 @@ export const protobufPackage = "blockferry.schedule.v1";
 export const protobufFileName = "blockferry/schedule/v1/schedule_service.proto";
 
 /** schedule: policies and runs. Everything a user starts is a run of this service. */
+
+/** What a policy keeps of one of its VMs. */
+export interface VmRetention {
+  /** The VM, as it stands in the policy's `vms`. */
+  vm: string;
+  /** Instead of the policy's; unset: everything. */
+  retention?: Retention | undefined;
+}
 
 /** Which VMs are backed up how often to where. */
 export interface Policy {
@@ -75,7 +84,20 @@ export interface Policy {
     | Date
     | undefined;
   /** How its runs compress; unset means LZ4. */
-  compression?: Compression | undefined;
+  compression?:
+    | Compression
+    | undefined;
+  /**
+   * What is kept of the backups it made of each VM in its repository; unset: everything. Backups
+   * that somebody or another policy made are not touched.
+   */
+  retention?:
+    | Retention
+    | undefined;
+  /** What is kept of single VMs instead. */
+  vmRetentions: VmRetention[];
+  /** Put on its backups: letters, digits, `-`, `_` and `.`, at most 63 each, at most 64. */
+  tags: string[];
 }
 
 /** Why a run failed. */
@@ -388,6 +410,26 @@ export interface DeletePolicyRequest {
 export interface DeletePolicyResponse {
 }
 
+/** Request of PlanRetention. */
+export interface PlanRetentionRequest {
+  /** `policies/{policy}`. */
+  name: string;
+  /** Only backups of this VM, as it stands in the policy's `vms`; empty plans for all. */
+  vm: string;
+  /** At most so many; 0 means 100, at most 1000. */
+  pageSize: number;
+  /** next_page_token of the page before. */
+  pageToken: string;
+}
+
+/** Response of PlanRetention. */
+export interface PlanRetentionResponse {
+  /** One page; in the order of the policy's VMs, newest first. */
+  decisions: RetentionDecision[];
+  /** Empty on the last page. */
+  nextPageToken: string;
+}
+
 /** Request of StartPolicy. */
 export interface StartPolicyRequest {
   /** `policies/{policy}`. */
@@ -427,7 +469,11 @@ export interface StartBackupRequest {
    */
   suppliedChanges: SuppliedChanges[];
   /** How new chunks are compressed; unset means LZ4. */
-  compression?: Compression | undefined;
+  compression?:
+    | Compression
+    | undefined;
+  /** Put on the backup, as in Policy. */
+  tags: string[];
 }
 
 /** Response of StartBackup. */
@@ -561,6 +607,93 @@ export interface CancelRunResponse {
   run?: Run | undefined;
 }
 
+function createBaseVmRetention(): VmRetention {
+  return { vm: "", retention: undefined };
+}
+
+export const VmRetention: MessageFns<VmRetention> = {
+  encode(message: VmRetention, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.vm !== "") {
+      writer.uint32(10).string(message.vm);
+    }
+    if (message.retention !== undefined) {
+      Retention.encode(message.retention, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VmRetention {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVmRetention();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.retention = Retention.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): VmRetention {
+    return {
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      retention: isSet(object.retention) ? Retention.fromJSON(object.retention) : undefined,
+    };
+  },
+
+  toJSON(message: VmRetention): unknown {
+    const obj: any = {};
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.retention !== undefined) {
+      obj.retention = Retention.toJSON(message.retention);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<VmRetention>): VmRetention {
+    return VmRetention.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VmRetention>): VmRetention {
+    const message = createBaseVmRetention();
+    message.vm = object.vm ?? "";
+    message.retention = (object.retention !== undefined && object.retention !== null)
+      ? Retention.fromPartial(object.retention)
+      : undefined;
+    return message;
+  },
+};
+
 function createBasePolicy(): Policy {
   return {
     name: "",
@@ -573,6 +706,9 @@ function createBasePolicy(): Policy {
     createTime: undefined,
     nextRunTime: undefined,
     compression: undefined,
+    retention: undefined,
+    vmRetentions: [],
+    tags: [],
   };
 }
 
@@ -607,6 +743,15 @@ export const Policy: MessageFns<Policy> = {
     }
     if (message.compression !== undefined) {
       Compression.encode(message.compression, writer.uint32(82).fork()).join();
+    }
+    if (message.retention !== undefined) {
+      Retention.encode(message.retention, writer.uint32(90).fork()).join();
+    }
+    for (const v of message.vmRetentions) {
+      VmRetention.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.tags) {
+      writer.uint32(106).string(v!);
     }
     return writer;
   },
@@ -704,6 +849,30 @@ export const Policy: MessageFns<Policy> = {
             message.compression = Compression.decode(reader, reader.uint32());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.retention = Retention.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.vmRetentions.push(VmRetention.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.tags.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -744,6 +913,13 @@ export const Policy: MessageFns<Policy> = {
         ? fromJsonTimestamp(object.next_run_time)
         : undefined,
       compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
+      retention: isSet(object.retention) ? Retention.fromJSON(object.retention) : undefined,
+      vmRetentions: globalThis.Array.isArray(object?.vmRetentions)
+        ? object.vmRetentions.map((e: any) => VmRetention.fromJSON(e))
+        : globalThis.Array.isArray(object?.vm_retentions)
+        ? object.vm_retentions.map((e: any) => VmRetention.fromJSON(e))
+        : [],
+      tags: globalThis.Array.isArray(object?.tags) ? object.tags.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -779,6 +955,15 @@ export const Policy: MessageFns<Policy> = {
     if (message.compression !== undefined) {
       obj.compression = Compression.toJSON(message.compression);
     }
+    if (message.retention !== undefined) {
+      obj.retention = Retention.toJSON(message.retention);
+    }
+    if (message.vmRetentions?.length) {
+      obj.vmRetentions = message.vmRetentions.map((e) => VmRetention.toJSON(e));
+    }
+    if (message.tags?.length) {
+      obj.tags = message.tags;
+    }
     return obj;
   },
 
@@ -801,6 +986,11 @@ export const Policy: MessageFns<Policy> = {
     message.compression = (object.compression !== undefined && object.compression !== null)
       ? Compression.fromPartial(object.compression)
       : undefined;
+    message.retention = (object.retention !== undefined && object.retention !== null)
+      ? Retention.fromPartial(object.retention)
+      : undefined;
+    message.vmRetentions = object.vmRetentions?.map((e) => VmRetention.fromPartial(e)) || [];
+    message.tags = object.tags?.map((e) => e) || [];
     return message;
   },
 };
@@ -2321,6 +2511,222 @@ export const DeletePolicyResponse: MessageFns<DeletePolicyResponse> = {
   },
 };
 
+function createBasePlanRetentionRequest(): PlanRetentionRequest {
+  return { name: "", vm: "", pageSize: 0, pageToken: "" };
+}
+
+export const PlanRetentionRequest: MessageFns<PlanRetentionRequest> = {
+  encode(message: PlanRetentionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.vm !== "") {
+      writer.uint32(18).string(message.vm);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(24).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(34).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanRetentionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanRetentionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vm = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlanRetentionRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      vm: isSet(object.vm) ? globalThis.String(object.vm) : "",
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: PlanRetentionRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.vm !== "") {
+      obj.vm = message.vm;
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanRetentionRequest>): PlanRetentionRequest {
+    return PlanRetentionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlanRetentionRequest>): PlanRetentionRequest {
+    const message = createBasePlanRetentionRequest();
+    message.name = object.name ?? "";
+    message.vm = object.vm ?? "";
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBasePlanRetentionResponse(): PlanRetentionResponse {
+  return { decisions: [], nextPageToken: "" };
+}
+
+export const PlanRetentionResponse: MessageFns<PlanRetentionResponse> = {
+  encode(message: PlanRetentionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.decisions) {
+      RetentionDecision.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlanRetentionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlanRetentionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.decisions.push(RetentionDecision.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PlanRetentionResponse {
+    return {
+      decisions: globalThis.Array.isArray(object?.decisions)
+        ? object.decisions.map((e: any) => RetentionDecision.fromJSON(e))
+        : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: PlanRetentionResponse): unknown {
+    const obj: any = {};
+    if (message.decisions?.length) {
+      obj.decisions = message.decisions.map((e) => RetentionDecision.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PlanRetentionResponse>): PlanRetentionResponse {
+    return PlanRetentionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PlanRetentionResponse>): PlanRetentionResponse {
+    const message = createBasePlanRetentionResponse();
+    message.decisions = object.decisions?.map((e) => RetentionDecision.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
 function createBaseStartPolicyRequest(): StartPolicyRequest {
   return { name: "", requestId: "" };
 }
@@ -2488,6 +2894,7 @@ function createBaseStartBackupRequest(): StartBackupRequest {
     baseBackup: "",
     suppliedChanges: [],
     compression: undefined,
+    tags: [],
   };
 }
 
@@ -2519,6 +2926,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     }
     if (message.compression !== undefined) {
       Compression.encode(message.compression, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.tags) {
+      writer.uint32(82).string(v!);
     }
     return writer;
   },
@@ -2608,6 +3018,14 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
             message.compression = Compression.decode(reader, reader.uint32());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.tags.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2647,6 +3065,7 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
         ? object.supplied_changes.map((e: any) => SuppliedChanges.fromJSON(e))
         : [],
       compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
+      tags: globalThis.Array.isArray(object?.tags) ? object.tags.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -2679,6 +3098,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     if (message.compression !== undefined) {
       obj.compression = Compression.toJSON(message.compression);
     }
+    if (message.tags?.length) {
+      obj.tags = message.tags;
+    }
     return obj;
   },
 
@@ -2698,6 +3120,7 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     message.compression = (object.compression !== undefined && object.compression !== null)
       ? Compression.fromPartial(object.compression)
       : undefined;
+    message.tags = object.tags?.map((e) => e) || [];
     return message;
   },
 };
@@ -4073,6 +4496,20 @@ export const ScheduleServiceService = {
       Buffer.from(DeletePolicyResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeletePolicyResponse => DeletePolicyResponse.decode(value),
   },
+  /**
+   * Decides which backups of a policy would stay and which go; removes nothing. Pages may be short.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention: {
+    path: "/blockferry.schedule.v1.ScheduleService/PlanRetention" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PlanRetentionRequest): Buffer => Buffer.from(PlanRetentionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PlanRetentionRequest => PlanRetentionRequest.decode(value),
+    responseSerialize: (value: PlanRetentionResponse): Buffer =>
+      Buffer.from(PlanRetentionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PlanRetentionResponse => PlanRetentionResponse.decode(value),
+  },
   /** Starts a run per VM of a policy now, as if it were due. Errors: NOT_FOUND. */
   startPolicy: {
     path: "/blockferry.schedule.v1.ScheduleService/StartPolicy" as const,
@@ -4193,6 +4630,11 @@ export interface ScheduleServiceServer extends UntypedServiceImplementation {
   updatePolicy: handleUnaryCall<UpdatePolicyRequest, UpdatePolicyResponse>;
   /** Deletes a policy; its backups and runs stay. Errors: NOT_FOUND. */
   deletePolicy: handleUnaryCall<DeletePolicyRequest, DeletePolicyResponse>;
+  /**
+   * Decides which backups of a policy would stay and which go; removes nothing. Pages may be short.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention: handleUnaryCall<PlanRetentionRequest, PlanRetentionResponse>;
   /** Starts a run per VM of a policy now, as if it were due. Errors: NOT_FOUND. */
   startPolicy: handleUnaryCall<StartPolicyRequest, StartPolicyResponse>;
   /**
@@ -4308,6 +4750,25 @@ export interface ScheduleServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeletePolicyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Decides which backups of a policy would stay and which go; removes nothing. Pages may be short.
+   * Errors: NOT_FOUND, ARGUMENT_INVALID, REPOSITORY_MISSING, KEY_MISSING.
+   */
+  planRetention(
+    request: PlanRetentionRequest,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
+  ): ClientUnaryCall;
+  planRetention(
+    request: PlanRetentionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
+  ): ClientUnaryCall;
+  planRetention(
+    request: PlanRetentionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PlanRetentionResponse) => void,
   ): ClientUnaryCall;
   /** Starts a run per VM of a policy now, as if it were due. Errors: NOT_FOUND. */
   startPolicy(
