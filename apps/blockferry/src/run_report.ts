@@ -80,9 +80,20 @@ function endLines(context: Context, run: schedule.Run): string[] {
       ]
     case schedule.Run_Kind.COLLECT:
       return collectLines(run)
+    case schedule.Run_Kind.RETAIN:
+      return retainLines(run)
     default:
       return backupLines(context, run)
   }
+}
+
+function retainLines({ policy, removedBackups }: schedule.Run): string[] {
+  const count = removedBackups.length
+  const what = `${count} backup${count === 1 ? '' : 's'}`
+  return [
+    `Removed ${what} that ${lastPart(policy)} lets go${count > 0 ? '; they can be undeleted' : ''}.`,
+    ...removedBackups.map((name) => `  ${lastPart(name)}`),
+  ]
 }
 
 function collectLines(run: schedule.Run): string[] {

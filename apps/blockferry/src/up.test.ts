@@ -131,6 +131,11 @@ interface RunJson {
   disks: { read_bytes: number; stored_bytes: number; target_path: string }[]
 }
 
+interface RetainJson {
+  state: string
+  removed_backups: string[]
+}
+
 interface CollectJson {
   state: string
   collect_report: {
@@ -147,6 +152,8 @@ interface BackupJson {
 }
 
 interface DecisionJson {
+  backup: string
+  verdict: string
   reasons: { kind: string }[]
 }
 
@@ -264,6 +271,18 @@ describe('blockferry up', () => {
     await json('repository', 'forget', 'kept')
     await json('repository', 'adopt', 'kept', place)
     expect(await explain()).toEqual(before)
+
+    const gone = before.flatMap(({ verdict, backup }) => (verdict === 'remove' ? [backup] : []))
+    const [held = '', removed = ''] = gone
+    const unconfirmed = await blockferry('retention', 'apply', 'p')
+    expect([unconfirmed.code, unconfirmed.err]).toEqual([2, expect.stringContaining('--yes')])
+    await json('backup', 'hold', held)
+    const applied = await json<RetainJson>('retention', 'apply', 'p', '--yes')
+    expect([applied.state, applied.removed_backups]).toEqual(['succeeded', [removed]])
+    const names = (await json<BackupJson[]>('backups', 'web')).map(({ name }) => name)
+    expect(names).toEqual(before.map(({ backup }) => backup).filter((name) => name !== removed))
+    const again = await json<RetainJson>('retention', 'apply', 'p', '--yes')
+    expect(again.removed_backups).toEqual([])
     await json('repository', 'forget', 'kept')
   }, 60_000)
 

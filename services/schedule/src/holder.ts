@@ -9,6 +9,7 @@ import { HeldRun, RunCancelled } from './held_run.ts'
 import { LeaseWatch } from './lease.ts'
 import { cancelSession } from './move_disks.ts'
 import { cancelledOf, runRestore, undoRestore } from './restore.ts'
+import { runRetain } from './retain.ts'
 import { type Means, runBackup, undoBackup } from './run.ts'
 import { Kind, type RunRow, State } from './run_row.ts'
 import type { RunStore, Unfinished } from './run_store.ts'
@@ -168,6 +169,7 @@ const steps: Record<Kind, Step> = {
   [Kind.RESTORE]: runRestore,
   [Kind.VERIFY]: runVerify,
   [Kind.COLLECT]: runCollect,
+  [Kind.RETAIN]: runRetain,
   [Kind.UNSPECIFIED]: unknownKind,
 }
 
@@ -178,6 +180,8 @@ const undo: Record<Kind, (run: HeldRun, services: Services) => Promise<void>> = 
   [Kind.RESTORE]: undoRestore,
   [Kind.VERIFY]: (run, services) => cancelSession(services.move, run, run.id),
   [Kind.COLLECT]: (run, services) => cancelSession(services.move, run, run.id),
+  // What it has removed stays removed, and can be undeleted.
+  [Kind.RETAIN]: undoNothing,
   [Kind.UNSPECIFIED]: undoNothing,
 }
 

@@ -167,6 +167,25 @@ export class Queue {
     })
   }
 
+  /** Errors: ARGUMENT_INVALID when the policy has no retention. */
+  async retain(policy: schedule.Policy, requestKey: string | null): Promise<ShownRow> {
+    const known = await this.known(requestKey)
+    if (known) return known
+    if (!policy.retention && policy.vmRetentions.length === 0) {
+      throw argumentInvalid(
+        'name',
+        policy.name,
+        'the policy keeps everything: give it a retention first',
+      )
+    }
+    const repository = await this.repository(policy.repository)
+    return await this.store.insert({
+      ...newRun(newRunId(wallMs()), requestKey, Kind.RETAIN, repository.name),
+      detail: schedule.Run.fromPartial({ policy: policy.name }),
+      plan: { ...planIn(repository), retain: policy },
+    })
+  }
+
   /** Errors: NOT_FOUND, ARGUMENT_INVALID. */
   async repository(name: string): Promise<catalog.Repository> {
     if (name !== '') {

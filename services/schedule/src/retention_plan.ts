@@ -2,11 +2,11 @@
 // one VM, so it may be short, and its token is the place of the VM and catalog's own token.
 import { argumentInvalid } from '@blockferry/errors'
 import type { retention, schedule } from '@blockferry/proto'
-import type { PolicyRow } from './policy_store.ts'
+import type { RetainedPolicy } from './retain.ts'
 import type { Services } from './services.ts'
 
 export async function planPage(
-  policy: PolicyRow,
+  policy: RetainedPolicy,
   { vm, pageSize, pageToken }: schedule.PlanRetentionRequest,
   catalog: Services['catalog'],
   signal: AbortSignal,
@@ -19,7 +19,7 @@ export async function planPage(
   const request = {
     parent: policy.repository,
     vm: planned,
-    policy: `policies/${policy.name}`,
+    policy: policy.name,
     retention: retentionOf(policy, planned),
     planTime: undefined,
     pageSize,
@@ -33,18 +33,18 @@ export async function planPage(
 }
 
 /** Undefined: everything is kept. */
-function retentionOf(policy: PolicyRow, vm: string): retention.Retention | undefined {
+function retentionOf(policy: RetainedPolicy, vm: string): retention.Retention | undefined {
   const own = policy.vmRetentions.find((each) => each.vm === vm)
-  return own ? own.retention : (policy.retention ?? undefined)
+  return own ? own.retention : policy.retention
 }
 
 /** A VM that stands in the policy by name and by identity has one retention: its identity's. */
-const isDecidedBy = (policy: PolicyRow, vm: string, identity: string): boolean =>
+const isDecidedBy = (policy: RetainedPolicy, vm: string, identity: string): boolean =>
   vm === identity || !policy.vms.includes(identity)
 
-function vmOf(policy: PolicyRow, vm: string): string {
+function vmOf(policy: RetainedPolicy, vm: string): string {
   if (policy.vms.includes(vm)) return vm
-  throw argumentInvalid('vm', vm, `name a VM as it stands in policies/${policy.name}`)
+  throw argumentInvalid('vm', vm, `name a VM as it stands in ${policy.name}`)
 }
 
 function placeOf(pageToken: string): { index: number; token: string } {

@@ -5,7 +5,7 @@ export const State = schedule.Run_State
 export type Kind = schedule.Run_Kind
 export type State = schedule.Run_State
 
-/** What a run carries out, fixed when it was queued. Exactly one of the last four is set. */
+/** What a run carries out, fixed when it was queued. Exactly one of the last five is set. */
 export interface Plan {
   repositoryFolder: string
   /** 32 hex digits. */
@@ -15,6 +15,8 @@ export interface Plan {
   verify?: move.StartVerifyRequest
   /** Its token is the run's when it works. */
   collect?: move.StartCollectRequest
+  /** The policy as it was when the run was queued. */
+  retain?: schedule.Policy
 }
 
 /** A run as the API shows it, without what only its holder needs. */

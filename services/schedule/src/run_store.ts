@@ -353,6 +353,7 @@ interface JsonPlan {
   restore?: unknown
   verify?: unknown
   collect?: unknown
+  retain?: unknown
 }
 
 const shownOf = (raw: RawShown): ShownRow => ({
@@ -398,6 +399,7 @@ const planOf = ({ repositoryFolder, repositoryId, ...kinds }: JsonPlan): Plan =>
   ...(kinds.restore ? { restore: move.StartRestoreRequest.fromJSON(kinds.restore) } : {}),
   ...(kinds.verify ? { verify: move.StartVerifyRequest.fromJSON(kinds.verify) } : {}),
   ...(kinds.collect ? { collect: move.StartCollectRequest.fromJSON(kinds.collect) } : {}),
+  ...(kinds.retain ? { retain: schedule.Policy.fromJSON(kinds.retain) } : {}),
 })
 
 const planToJson = ({ repositoryFolder, repositoryId, ...kinds }: Plan): JsonPlan => ({
@@ -407,6 +409,7 @@ const planToJson = ({ repositoryFolder, repositoryId, ...kinds }: Plan): JsonPla
   ...(kinds.restore ? { restore: move.StartRestoreRequest.toJSON(kinds.restore) } : {}),
   ...(kinds.verify ? { verify: move.StartVerifyRequest.toJSON(kinds.verify) } : {}),
   ...(kinds.collect ? { collect: move.StartCollectRequest.toJSON(kinds.collect) } : {}),
+  ...(kinds.retain ? { retain: schedule.Policy.toJSON(kinds.retain) } : {}),
 })
 
 const pointToJson = (point: snapshot.Point | null): string =>

@@ -107,7 +107,15 @@ function policyHandlers({ policies, queue, catalog, wake }: ServiceParts) {
     },
 
     async planRetention(request, { signal }) {
-      return await planPage(await find('name', request.name), request, catalog, signal)
+      const policy = publicPolicy(await find('name', request.name))
+      return await planPage(policy, request, catalog, signal)
+    },
+
+    async startRetention({ name, requestId }) {
+      const key = requestKey('StartRetention', requestId)
+      const run = await queue.retain(publicPolicy(await find('name', name)), key)
+      wake()
+      return { run: publicRun(run) }
     },
 
     async startPolicy({ name, requestId }) {

@@ -1,4 +1,5 @@
-import { formatBytes } from '@blockferry/core'
+import { formatBytes, randomHex } from '@blockferry/core'
+import { argumentInvalid } from '@blockferry/errors'
 import { retention } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
@@ -11,6 +12,7 @@ import { listed } from '../services.ts'
 import type { Column } from '../table.ts'
 import { timeText } from '../time_text.ts'
 import { carryOut, examples, type Outcome } from '../verb.ts'
+import { startOne } from '../watch.ts'
 
 type Decision = retention.RetentionDecision
 
@@ -38,6 +40,33 @@ export function addRetentionCommands(program: Command, outcome: Outcome): void {
     printRows(context, items, columns, decisionJson, 'No backups of these VMs.')
     return noteOutcome(context, items)
   })
+  applyVerb(noun, outcome)
+}
+
+function applyVerb(noun: Command, outcome: Outcome): void {
+  const apply = noun
+    .command('apply')
+    .description(
+      'remove the backups that a policy lets go; each can be undeleted for 7 days, `explain` is the dry run',
+    )
+    .argument('<policy>')
+    .option('--yes', 'confirms it')
+    .option('-d, --detach', 'print the name of the run and return at once')
+  examples(apply, 'blockferry retention apply web --yes')
+  carryOut<{ yes?: boolean; detach?: boolean }>(
+    apply,
+    outcome,
+    async (context, options, policy = '') => {
+      const name = fullName('policies', policy)
+      if (!options.yes) {
+        const what = 'this removes the backups that `retention explain` says would go; add --yes'
+        throw argumentInvalid('yes', 'false', what)
+      }
+      const request = { name, requestId: randomHex(8) }
+      const start = async () => (await context.services.schedule.startRetention(request)).run
+      return await startOne(context, start, options.detach ?? false)
+    },
+  )
 }
 
 /** Ends in 1 when a VM would lose everything: no rule may do that, so something is broken. */

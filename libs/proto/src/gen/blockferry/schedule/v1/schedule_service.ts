@@ -178,7 +178,11 @@ export interface Run {
   /** Script that starts the restored machine; empty when there is none. */
   startScript: string;
   /** What a collection did; set when it has ended well. */
-  collectReport?: CollectReport | undefined;
+  collectReport?:
+    | CollectReport
+    | undefined;
+  /** Names of the backups that a retention has removed so far; they can be undeleted. */
+  removedBackups: string[];
 }
 
 /** What a run does. */
@@ -193,6 +197,8 @@ export const Run_Kind = {
   VERIFY: 3,
   /** COLLECT - Gives back the space of what no backup of a repository needs. */
   COLLECT: 4,
+  /** RETAIN - Removes the backups that the retention of a policy lets go. */
+  RETAIN: 5,
 } as const;
 
 export type Run_Kind = typeof Run_Kind[keyof typeof Run_Kind];
@@ -203,6 +209,7 @@ export namespace Run_Kind {
   export type RESTORE = typeof Run_Kind.RESTORE;
   export type VERIFY = typeof Run_Kind.VERIFY;
   export type COLLECT = typeof Run_Kind.COLLECT;
+  export type RETAIN = typeof Run_Kind.RETAIN;
 }
 
 export function run_KindFromJSON(object: any): Run_Kind {
@@ -222,6 +229,9 @@ export function run_KindFromJSON(object: any): Run_Kind {
     case 4:
     case "KIND_COLLECT":
       return Run_Kind.COLLECT;
+    case 5:
+    case "KIND_RETAIN":
+      return Run_Kind.RETAIN;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Run_Kind");
   }
@@ -239,6 +249,8 @@ export function run_KindToJSON(object: Run_Kind): string {
       return "KIND_VERIFY";
     case Run_Kind.COLLECT:
       return "KIND_COLLECT";
+    case Run_Kind.RETAIN:
+      return "KIND_RETAIN";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Run_Kind");
   }
@@ -527,6 +539,20 @@ export interface StartVerifyRequest {
 
 /** Response of StartVerify. */
 export interface StartVerifyResponse {
+  /** The queued run. */
+  run?: Run | undefined;
+}
+
+/** Request of StartRetention. */
+export interface StartRetentionRequest {
+  /** `policies/{policy}`. It must have a retention. */
+  name: string;
+  /** Makes the call safe to repeat: the same id returns the same run. */
+  requestId: string;
+}
+
+/** Response of StartRetention. */
+export interface StartRetentionResponse {
   /** The queued run. */
   run?: Run | undefined;
 }
@@ -1238,6 +1264,7 @@ function createBaseRun(): Run {
     targetFolder: "",
     startScript: "",
     collectReport: undefined,
+    removedBackups: [],
   };
 }
 
@@ -1317,6 +1344,9 @@ export const Run: MessageFns<Run> = {
     }
     if (message.collectReport !== undefined) {
       CollectReport.encode(message.collectReport, writer.uint32(202).fork()).join();
+    }
+    for (const v of message.removedBackups) {
+      writer.uint32(210).string(v!);
     }
     return writer;
   },
@@ -1534,6 +1564,14 @@ export const Run: MessageFns<Run> = {
             message.collectReport = CollectReport.decode(reader, reader.uint32());
             continue;
           }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.removedBackups.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1631,6 +1669,11 @@ export const Run: MessageFns<Run> = {
         : isSet(object.collect_report)
         ? CollectReport.fromJSON(object.collect_report)
         : undefined,
+      removedBackups: globalThis.Array.isArray(object?.removedBackups)
+        ? object.removedBackups.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.removed_backups)
+        ? object.removed_backups.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -1711,6 +1754,9 @@ export const Run: MessageFns<Run> = {
     if (message.collectReport !== undefined) {
       obj.collectReport = CollectReport.toJSON(message.collectReport);
     }
+    if (message.removedBackups?.length) {
+      obj.removedBackups = message.removedBackups;
+    }
     return obj;
   },
 
@@ -1752,6 +1798,7 @@ export const Run: MessageFns<Run> = {
     message.collectReport = (object.collectReport !== undefined && object.collectReport !== null)
       ? CollectReport.fromPartial(object.collectReport)
       : undefined;
+    message.removedBackups = object.removedBackups?.map((e) => e) || [];
     return message;
   },
 };
@@ -3621,6 +3668,162 @@ export const StartVerifyResponse: MessageFns<StartVerifyResponse> = {
   },
 };
 
+function createBaseStartRetentionRequest(): StartRetentionRequest {
+  return { name: "", requestId: "" };
+}
+
+export const StartRetentionRequest: MessageFns<StartRetentionRequest> = {
+  encode(message: StartRetentionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartRetentionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartRetentionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartRetentionRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: StartRetentionRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartRetentionRequest>): StartRetentionRequest {
+    return StartRetentionRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartRetentionRequest>): StartRetentionRequest {
+    const message = createBaseStartRetentionRequest();
+    message.name = object.name ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseStartRetentionResponse(): StartRetentionResponse {
+  return { run: undefined };
+}
+
+export const StartRetentionResponse: MessageFns<StartRetentionResponse> = {
+  encode(message: StartRetentionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartRetentionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartRetentionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartRetentionResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: StartRetentionResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartRetentionResponse>): StartRetentionResponse {
+    return StartRetentionResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartRetentionResponse>): StartRetentionResponse {
+    const message = createBaseStartRetentionResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
 function createBaseStartCollectRequest(): StartCollectRequest {
   return { repository: "", undoDuration: undefined, dryRun: false, requestId: "" };
 }
@@ -4558,6 +4761,21 @@ export const ScheduleServiceService = {
     responseDeserialize: (value: Buffer): StartVerifyResponse => StartVerifyResponse.decode(value),
   },
   /**
+   * Queues a run that removes the backups that PlanRetention lets go. They can be undeleted until a
+   * collection finds their undo window over.
+   */
+  startRetention: {
+    path: "/blockferry.schedule.v1.ScheduleService/StartRetention" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: StartRetentionRequest): Buffer =>
+      Buffer.from(StartRetentionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): StartRetentionRequest => StartRetentionRequest.decode(value),
+    responseSerialize: (value: StartRetentionResponse): Buffer =>
+      Buffer.from(StartRetentionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StartRetentionResponse => StartRetentionResponse.decode(value),
+  },
+  /**
    * Queues a collection of a repository: backups whose undo window is over go for good, and the
    * space of what no backup needs any more is given back.
    */
@@ -4649,6 +4867,11 @@ export interface ScheduleServiceServer extends UntypedServiceImplementation {
   startRestore: handleUnaryCall<StartRestoreRequest, StartRestoreResponse>;
   /** Starts a verification of a backup: decode, digest and root. Errors: BACKUP_NOT_FOUND. */
   startVerify: handleUnaryCall<StartVerifyRequest, StartVerifyResponse>;
+  /**
+   * Queues a run that removes the backups that PlanRetention lets go. They can be undeleted until a
+   * collection finds their undo window over.
+   */
+  startRetention: handleUnaryCall<StartRetentionRequest, StartRetentionResponse>;
   /**
    * Queues a collection of a repository: backups whose undo window is over go for good, and the
    * space of what no backup needs any more is given back.
@@ -4839,6 +5062,25 @@ export interface ScheduleServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StartVerifyResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Queues a run that removes the backups that PlanRetention lets go. They can be undeleted until a
+   * collection finds their undo window over.
+   */
+  startRetention(
+    request: StartRetentionRequest,
+    callback: (error: ServiceError | null, response: StartRetentionResponse) => void,
+  ): ClientUnaryCall;
+  startRetention(
+    request: StartRetentionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: StartRetentionResponse) => void,
+  ): ClientUnaryCall;
+  startRetention(
+    request: StartRetentionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: StartRetentionResponse) => void,
   ): ClientUnaryCall;
   /**
    * Queues a collection of a repository: backups whose undo window is over go for good, and the
