@@ -135,11 +135,22 @@ describe('inventory of a folder', () => {
 
   it('refuses a format that the image contradicts', async () => {
     await qcow2('a/d.img', '1M')
-    await writeFile(join(images, 'a', 'vm.yaml'), 'disks: [{file: d.img, format: raw}]')
+    await writeFile(join(images, 'a', 'vm.yaml'), 'disks: [{file: d.img, format: vmdk}]')
     expect((await only()).refused).toMatchObject({ reason: 'IMAGE_FORMAT_WRONG' })
     expect((await failure(driver.beginPoint(request('a'), signal()))).reason).toBe(
       'IMAGE_FORMAT_WRONG',
     )
+  })
+
+  it('reads a disk that is said to be raw as it is, whatever the guest wrote to its start', async () => {
+    const luks = Buffer.alloc(4096)
+    luks.write('LUKS\xba\xbe', 'latin1')
+    await image('a/d.img', 4096)
+    await writeFile(join(images, 'a', 'd.img'), luks)
+    await writeFile(join(images, 'a', 'vm.yaml'), 'disks: [{file: d.img, format: raw}]')
+    const vm = await only()
+    expect([vm.refused, vm.uncovered]).toEqual([null, []])
+    expect(vm.disks).toMatchObject([{ format: 'raw', sizeBytes: 4096 }])
   })
 
   it('reports an image of a format that it cannot read as uncovered', async () => {
@@ -545,7 +556,11 @@ describe('storage daemon', () => {
       isPlain: false,
       parts: [],
     } as const
-    await daemon.openImage({ nodeName: 'n', layers: [{ ...layer, parts: [] }], writable: true })
+    await daemon.openImage({
+      nodeName: 'n',
+      layers: [{ ...layer, parts: [], sparseParts: [] }],
+      writable: true,
+    })
     const bitmap = { node: 'n', name: 'b', persistent: true }
     await daemon.qmp.execute('block-dirty-bitmap-add', bitmap)
     await daemon.close()

@@ -117,8 +117,9 @@ function disksGone({ bases }: BeginPoint, vm: ImageVm): Point['decisions'] {
  * overlay that took its place since would be read without what lies below it, as zeroes. Errors:
  * IMAGE_CHANGED.
  */
-export async function findAgain({ id, path, format, layers }: ImageDisk): Promise<DiskFinding> {
-  const found = await findImage({ path, id, format }, null)
+export async function findAgain(disk: ImageDisk): Promise<DiskFinding> {
+  const { id, path, statedFormat, layers } = disk
+  const found = await findImage({ path, id, format: statedFormat }, null)
   if (found.kind === 'disk' && isDeepStrictEqual(found.disk.layers, layers)) return found
   throw notWhatItWas(path, 'its format, its size or the files it consists of changed')
 }

@@ -6,7 +6,7 @@ import { diskIdRule, isDiskId } from '../disk_id.ts'
 import type { UncoveredDisk, Vm, VmDisk } from '../driver.ts'
 import type { ImageFormat, ImageProbe } from '../image/image_format.ts'
 import { filesOf, findLayers, type ImageLayer, type LayerProblem } from '../image/image_layers.ts'
-import { probeImage } from '../image/image_probe.ts'
+import { probeImage, probePlain } from '../image/image_probe.ts'
 import { restoreIncomplete } from '../restore_mark.ts'
 import type { Hook } from './vm_file.ts'
 
@@ -14,6 +14,8 @@ export interface ImageDisk {
   id: string
   path: string
   format: ImageFormat
+  /** What the user says it is, or null. */
+  statedFormat: string | null
   sizeBytes: number
   /** The image itself, then what lies below a qcow2 overlay, nearest first. */
   layers: ImageLayer[]
@@ -51,7 +53,8 @@ export type ImageFinding =
  * whoever writes an image could else name any file of the host.
  */
 export async function findImage(wanted: ImageWanted, root: string | null): Promise<ImageFinding> {
-  const probe = await tryProbe(wanted.path)
+  // What is said to be raw is read as it is, whatever a guest wrote to its start.
+  const probe = await tryProbe(wanted.path, wanted.format)
   if ('failure' in probe) return failed(wanted, probe.failure)
   const wrong = contradiction(wanted, probe)
   if (wrong) return { kind: 'refused', reason: 'IMAGE_FORMAT_WRONG', message: wrong }
@@ -66,8 +69,8 @@ export async function findImage(wanted: ImageWanted, root: string | null): Promi
   const layers = await findLayers(wanted.path, probe, root)
   if ('kind' in layers) return problemOf(wanted, layers)
   const { format, sizeBytes } = probe
-  const { id, path } = wanted
-  const disk = { id, path, format, sizeBytes, layers }
+  const { id, path, format: statedFormat } = wanted
+  const disk = { id, path, format, statedFormat, sizeBytes, layers }
   return { kind: 'disk', disk, refused: await firstIncomplete(filesOf(layers)) }
 }
 
@@ -201,9 +204,12 @@ function unsupported({ id, path }: ImageWanted, problem: string): ImageFinding {
   }
 }
 
-async function tryProbe(path: string): Promise<ImageProbe | { failure: string }> {
+async function tryProbe(
+  path: string,
+  format: string | null,
+): Promise<ImageProbe | { failure: string }> {
   try {
-    return await probeImage(path)
+    return await (format === 'raw' ? probePlain(path) : probeImage(path))
   } catch (thrown) {
     return { failure: (thrown as NodeJS.ErrnoException).code ?? 'unreadable' }
   }

@@ -1,6 +1,6 @@
 // The tables of VMDK, VHD, VHDX and VDI images, read in bounded pieces: where in the file the blocks
 // of the disk are. QEMU has no check, or a weaker one, for these formats.
-import { FileClaims } from './file_claims.ts'
+import { FileClaims, type FileRange } from './file_claims.ts'
 import { ImageFile } from './image_file.ts'
 import type { ImageLayer } from './image_layers.ts'
 import { readVdiTable } from './vdi_table.ts'
@@ -19,6 +19,8 @@ export type VisitBlock = (block: {
 export interface TableShape {
   /** What a block of full size takes in the file. */
   blockBytes: number
+  /** Header, tables and descriptor: no block lies there. */
+  reserved: FileRange[]
 }
 
 /** Tells the shape, then every allocated block. Errors: TableDamaged. */
@@ -54,12 +56,9 @@ export async function checkTables(
     await checkFile(read, layer.path, layer.sizeBytes, signal, seeData)
     return
   }
-  for (const path of layer.parts) {
-    await using file = await ImageFile.open(path)
-    const head = await file.read(0, 4)
-    // A flat extent has no tables.
-    if (head.toString('latin1') === 'KDMV') await checkFile(read, path, null, signal, () => {})
-  }
+  // Which extents have tables is for the descriptor to say: in a flat one the guest writes what it
+  // likes.
+  for (const path of layer.sparseParts) await checkFile(read, path, null, signal, () => {})
 }
 
 async function checkFile(
@@ -70,8 +69,8 @@ async function checkFile(
   seeData: SeeData,
 ): Promise<void> {
   await using file = await ImageFile.open(path)
-  const begin = ({ blockBytes }: TableShape): VisitBlock => {
-    const claims = new FileClaims(file.sizeBytes, blockBytes)
+  const begin = ({ blockBytes, reserved }: TableShape): VisitBlock => {
+    const claims = new FileClaims(file.sizeBytes, blockBytes, reserved)
     return ({ diskOffset, diskBytes, fileOffset, fileBytes }) => {
       const problem = claims.claim(fileOffset, fileBytes)
       if (problem !== null) throw new TableDamaged(`${path}: ${problem}`)

@@ -403,6 +403,18 @@ describe('an image that lies', () => {
       /two blocks/,
     ],
     [
+      'a VDI whose first block lies over its map',
+      'dynamic VDI',
+      (path) => patch(path, 344, u32le(0)),
+      /header or tables/,
+    ],
+    [
+      'a VHD with a block over its table',
+      'dynamic VHD',
+      (path) => patch(path, 1536, Buffer.from([0, 0, 0, 1])),
+      /header or tables/,
+    ],
+    [
       'a VDI that is cut off',
       'dynamic VDI',
       async (path) => truncate(path, (await stat(path)).size - 2 ** 20),

@@ -17,6 +17,8 @@ export interface ImageLayer {
   isPlain: boolean
   /** Extents of a VMDK, or the data file of a qcow2. */
   parts: string[]
+  /** Those of them that are sparse files, with tables of their own. */
+  sparseParts: string[]
 }
 
 /** Why the files of an image are not all there, or not all allowed. */
@@ -102,6 +104,7 @@ async function findParts(
 ): Promise<ImageLayer | LayerProblem> {
   const { format, sizeBytes, isDevice, isPlain } = image
   const parts: string[] = []
+  const sparseParts: string[] = []
   for (const part of image.parts) {
     // VMware writes the extents beside their description, by name only.
     const bound = format === 'vmdk' ? dirname(path) : root
@@ -114,8 +117,9 @@ async function findParts(
     const problem = await checkPart(part, found, path, what)
     if (problem) return problem
     parts.push(found)
+    if (part.holds === 'vmdk extent') sparseParts.push(found)
   }
-  return { path, format, sizeBytes, isDevice, isPlain, parts }
+  return { path, format, sizeBytes, isDevice, isPlain, parts, sparseParts }
 }
 
 /** QEMU reads zeroes behind the end of a part that is too short, and says nothing. */

@@ -32,6 +32,17 @@ export async function probeImage(path: string): Promise<ImageProbe> {
   }
 }
 
+/** The same for an image that is said to be raw, whatever it begins with. */
+export async function probePlain(path: string): Promise<ImageProbe> {
+  try {
+    await using file = await ImageFile.open(path)
+    return readable('raw', file.sizeBytes, { isDevice: file.isDevice })
+  } catch (thrown) {
+    if (!(thrown instanceof NotAnImage)) throw thrown
+    return { kind: 'unsupported', format: 'unknown', problem: thrown.message }
+  }
+}
+
 async function probe(file: ImageFile): Promise<ImageProbe> {
   // The guest writes what a device holds from its first byte on: nothing there is ours to obey.
   if (file.isDevice) return readable('raw', file.sizeBytes, { isDevice: true })

@@ -9,8 +9,9 @@ export const readVdiTable: ReadTable = async (file, sizeBytes, begin, signal) =>
   const head = await file.read(0, 512)
   const mapOffset = head.readUInt32LE(340)
   const dataOffset = head.readUInt32LE(344)
-  const visit = begin({ blockBytes })
   const count = Math.ceil(sizeBytes / blockBytes)
+  const map = { offset: mapOffset, sizeBytes: head.readUInt32LE(384) * 4 }
+  const visit = begin({ blockBytes, reserved: [{ offset: 0, sizeBytes: 512 }, map] })
   for await (const { at, piece } of tablePieces(file, mapOffset, count * 4, signal)) {
     for (let entry = 0; entry < piece.length; entry += 4) {
       const block = piece.readUInt32LE(entry)

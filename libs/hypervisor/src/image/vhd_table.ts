@@ -6,12 +6,19 @@ const unused = 0xffffffff
 
 export const readVhdTable: ReadTable = async (file, sizeBytes, begin, signal) => {
   const footer = await file.read(0, 512)
-  const header = await file.read(Number(footer.readBigUInt64BE(16)), 1024)
+  const headerOffset = Number(footer.readBigUInt64BE(16))
+  const header = await file.read(headerOffset, 1024)
   const blockBytes = header.length === 1024 ? header.readUInt32BE(32) : 0
   if (blockBytes < sectorBytes) throw new TableDamaged(`${file.path}: its VHD header is cut off`)
   const bitmapBytes = Math.ceil(blockBytes / sectorBytes / 8 / sectorBytes) * sectorBytes
   const tableOffset = Number(header.readBigUInt64BE(16))
-  const visit = begin({ blockBytes: bitmapBytes + blockBytes })
+  const reserved = [
+    { offset: 0, sizeBytes: 512 },
+    { offset: headerOffset, sizeBytes: 1024 },
+    { offset: tableOffset, sizeBytes: header.readUInt32BE(28) * 4 },
+    { offset: file.sizeBytes - 512, sizeBytes: 512 },
+  ]
+  const visit = begin({ blockBytes: bitmapBytes + blockBytes, reserved })
   const count = Math.ceil(sizeBytes / blockBytes)
   for await (const { at, piece } of tablePieces(file, tableOffset, count * 4, signal)) {
     for (let entry = 0; entry < piece.length; entry += 4) {

@@ -1,5 +1,6 @@
 // The region table and the metadata of a VHDX image. Its log is not looked at: QEMU finds out
 // whether it must be replayed, and refuses to when the image is opened for reading only.
+import type { FileRange } from './file_claims.ts'
 import { type ImageFile, sizeOf } from './image_file.ts'
 import { type ImageProbe, readable } from './image_format.ts'
 
@@ -37,6 +38,8 @@ export interface VhdxLayout {
   /** Not yet judged. */
   claimedBytes: bigint
   hasParent: boolean
+  /** Where the metadata lie. */
+  reserved: FileRange[]
 }
 
 export async function probeVhdx(file: ImageFile): Promise<ImageProbe> {
@@ -46,6 +49,9 @@ export async function probeVhdx(file: ImageFile): Promise<ImageProbe> {
   if (tableBytes > tableBytesMax) return unsupported('VHDX with a block table above 128 MiB')
   if (tableOffset + tableBytes > file.sizeBytes) {
     return damaged('its block table lies behind its end; it is cut off')
+  }
+  if (layout.sectorBytes !== sectorBytes) {
+    return unsupported(`VHDX with sectors of ${layout.sectorBytes} bytes`)
   }
   if (layout.hasParent) {
     return unsupported('a VHDX that holds only the differences to another one')
@@ -80,6 +86,7 @@ export async function readVhdxLayout(file: ImageFile): Promise<VhdxLayout | stri
     ...{ tableOffset: table.offset, tableBytes: table.sizeBytes },
     ...{ blockBytes, sectorBytes: logicalBytes, claimedBytes: size.readBigUInt64LE() },
     hasParent: (parameters.readUInt32LE(4) & parentFlag) !== 0,
+    reserved: [{ offset: metadata.offset, sizeBytes: metadata.sizeBytes }],
   }
 }
 

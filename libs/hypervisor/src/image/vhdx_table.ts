@@ -16,7 +16,13 @@ export const readVhdxTable: ReadTable = async (file, sizeBytes, begin, signal) =
   if (typeof layout === 'string') throw new TableDamaged(`${file.path}: ${layout}`)
   const { tableOffset, tableBytes, blockBytes, sectorBytes } = layout
   const chunkRatio = (sectorsPerBitmap * sectorBytes) / blockBytes
-  const visit = begin({ blockBytes })
+  const reserved = [
+    // File type, headers and region tables.
+    { offset: 0, sizeBytes: offsetUnitBytes },
+    { offset: tableOffset, sizeBytes: tableBytes },
+    ...layout.reserved,
+  ]
+  const visit = begin({ blockBytes, reserved })
   const count = Math.ceil(sizeBytes / blockBytes)
   const entries = count === 0 ? 0 : count + Math.floor((count - 1) / chunkRatio)
   if (entries * entryBytes > tableBytes) {

@@ -4,6 +4,7 @@ import { type ReadTable, TableDamaged, tablePieces, type VisitBlock } from './bl
 import type { ImageFile } from './image_file.ts'
 
 const sectorBytes = 512
+const redundantFlag = 1 << 1
 const zeroedGrainFlag = 1 << 2
 const compressedFlag = 1 << 16
 const directoryAtEnd = 0xffffffffffffffffn
@@ -23,28 +24,62 @@ interface Grains {
 }
 
 export const readVmdkTable: ReadTable = async (file, sizeBytes, begin, signal) => {
-  let header = await file.read(0, sectorBytes)
+  const first = await file.read(0, sectorBytes)
+  let header = first
+  const reserved = [{ offset: 0, sizeBytes: sectorBytes }]
   if (header.length === sectorBytes && header.readBigUInt64LE(56) === directoryAtEnd) {
-    header = (await file.read(file.sizeBytes - endBytes, endBytes)).subarray(sectorBytes)
+    const endOffset = file.sizeBytes - endBytes
+    header = (await file.read(endOffset, endBytes)).subarray(sectorBytes)
+    reserved.push({ offset: endOffset, sizeBytes: endBytes })
   }
   if (header.length < sectorBytes || header.toString('latin1', 0, 4) !== 'KDMV') {
     throw new TableDamaged(`${file.path}: the header at its end is missing; it is cut off`)
+  }
+  // The one at the start has been judged: capacity, grain and entries of a table are bounded.
+  const bounded = ([from, to]: [number, number]) =>
+    header.subarray(from, to).equals(first.subarray(from, to))
+  if (
+    !(
+      [
+        [12, 28],
+        [44, 48],
+      ] as [number, number][]
+    ).every(bounded)
+  ) {
+    throw new TableDamaged(`${file.path}: its header and the one at its end differ`)
   }
   const flags = header.readUInt32LE(8)
   const capacityBytes = Number(header.readBigUInt64LE(12)) * sectorBytes
   const grainBytes = Number(header.readBigUInt64LE(20)) * sectorBytes
   const tableBytes = header.readUInt32LE(44) * 4
   const isCompressed = (flags & compressedFlag) !== 0
-  if (grainBytes === 0 || tableBytes === 0 || tableBytes > 2048) {
-    throw new TableDamaged(`${file.path}: its header and the one at its end differ`)
+  const directory = Number(header.readBigUInt64LE(56)) * sectorBytes
+  const descriptor = {
+    offset: Number(first.readBigUInt64LE(28)) * sectorBytes,
+    sizeBytes: Number(first.readBigUInt64LE(36)) * sectorBytes,
+  }
+  reserved.push(descriptor)
+  const disk = Math.min(sizeBytes, capacityBytes)
+  const count = Math.ceil(disk / ((tableBytes / 4) * grainBytes))
+  // The second directory names copies of the same tables.
+  const second =
+    (flags & redundantFlag) !== 0 ? Number(header.readBigUInt64LE(48)) * sectorBytes : 0
+  for (const offset of [directory, second]) {
+    if (offset === 0 || offset + count * 4 > file.sizeBytes) continue
+    reserved.push({ offset, sizeBytes: count * 4 })
+    for await (const { piece } of tablePieces(file, offset, count * 4, signal)) {
+      for (let entry = 0; entry < piece.length; entry += 4) {
+        const table = piece.readUInt32LE(entry) * sectorBytes
+        if (table !== 0) reserved.push({ offset: table, sizeBytes: tableBytes })
+      }
+    }
   }
   const grains: Grains = {
-    ...{ file, sizeBytes: Math.min(sizeBytes, capacityBytes), grainBytes, tableBytes },
+    ...{ file, sizeBytes: disk, grainBytes, tableBytes },
     ...{ isCompressed, hasZeroedGrains: (flags & zeroedGrainFlag) !== 0 },
     // A compressed grain takes at least a sector, how many is only known by reading it.
-    visit: begin({ blockBytes: isCompressed ? sectorBytes : grainBytes }),
+    visit: begin({ blockBytes: isCompressed ? sectorBytes : grainBytes, reserved }),
   }
-  const directory = Number(header.readBigUInt64LE(56)) * sectorBytes
   await readDirectory(grains, directory, signal)
 }
 
