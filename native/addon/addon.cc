@@ -17,8 +17,10 @@
 #include "repository/key_slot_format.h"
 #include "repository/repository.h"
 #include "repository/repository_keys.h"
+#include "repository/stored_check.h"
 #include "repository_object.h"
 #include "target/image_lock.h"
+#include "task.h"
 #include "values.h"
 
 namespace blockferry {
@@ -92,6 +94,40 @@ Napi::Value StartReadIdentity(const Napi::CallbackInfo& info) {
         object.Set("encrypted", identity.is_encrypted);
         return object;
       });
+}
+
+Napi::Value StoredReportObject(Napi::Env env, const StoredReport& report) {
+  Napi::Array damages = Napi::Array::New(env, report.damages.size());
+  for (uint32_t i = 0; i < report.damages.size(); ++i) {
+    const StoredDamage& damage = report.damages[i];
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("path", damage.path);
+    object.Set("what", damage.what);
+    object.Set("offset", NumberOf(env, damage.offset));
+    object.Set("size_bytes", NumberOf(env, damage.size));
+    damages.Set(i, object);
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("file_count", NumberOf(env, report.file_count));
+  object.Set("checked_bytes", NumberOf(env, report.checked));
+  object.Set("damages", damages);
+  return object;
+}
+
+Napi::Value StartCheckStored(const Napi::CallbackInfo& info) {
+  const Result<std::string> folder = TextOf(info[0], "folder");
+  if (!folder.ok()) {
+    napi_throw(info.Env(), ErrorOf(info.Env(), folder.status()));
+    return {};
+  }
+  auto task = std::make_shared<TaskState>();
+  const Napi::Promise result = StartJob<StoredReport>(
+      info.Env(),
+      [folder = *folder, task] {
+        return CheckStored(SystemFiles(), folder, &task->cancel, &task->progress);
+      },
+      StoredReportObject, std::shared_ptr<Cancel>(task, &task->cancel));
+  return TaskObject(info.Env(), task, result);
 }
 
 Napi::Value KeySlotObject(Napi::Env env, const KeySlot& slot) {
@@ -233,6 +269,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
               Napi::Function::New(env, StartCreateRepository, "createRepository"));
   exports.Set("openRepository", Napi::Function::New(env, StartOpenRepository, "openRepository"));
   exports.Set("readIdentity", Napi::Function::New(env, StartReadIdentity, "readIdentity"));
+  exports.Set("checkStored", Napi::Function::New(env, StartCheckStored, "checkStored"));
   exports.Set("listKeySlots", Napi::Function::New(env, StartListKeySlots, "listKeySlots"));
   exports.Set("addKeySlot", Napi::Function::New(env, StartAddKeySlot, "addKeySlot"));
   exports.Set("removeKeySlot", Napi::Function::New(env, StartRemoveKeySlot, "removeKeySlot"));

@@ -10,6 +10,7 @@ export const {
   createRepository,
   openRepository,
   readIdentity,
+  checkStored,
   listKeySlots,
   addKeySlot,
   removeKeySlot,

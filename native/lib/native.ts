@@ -167,6 +167,22 @@ export interface CollectOptions {
   dry_run: boolean
 }
 
+/** A file of a repository that is not as it was written. */
+export interface StoredDamage {
+  /** In the repository's folder. */
+  path: string
+  what: string
+  /** Where in the file; a size of 0 when that cannot be told. */
+  offset: number
+  size_bytes: number
+}
+
+export interface StoredReport {
+  file_count: number
+  checked_bytes: number
+  damages: StoredDamage[]
+}
+
 export interface PackTotals {
   pack_count: number
   size_bytes: number
@@ -263,6 +279,11 @@ export interface Native {
   openRepository(folder: string, readOnly: boolean, secret: Secret | null): Promise<Repository>
   /** What is in clear of a repository. Errors: REPOSITORY_… */
   readIdentity(folder: string): Promise<{ repository_id: string; encrypted: boolean }>
+  /**
+   * Compares every stored byte with its digest; needs no key. Damage is in the report, a folder that
+   * cannot be listed rejects. progress(): position_bytes were checked, block_count damages found.
+   */
+  checkStored(folder: string): Task<StoredReport>
   listKeySlots(folder: string): Promise<KeySlot[]>
   /** `secret` opens a slot that is there; `label` is kept in clear. Errors: KEY_WRONG. */
   addKeySlot(folder: string, secret: Secret, added: Secret, label: string): Promise<KeySlot>

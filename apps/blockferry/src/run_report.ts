@@ -74,6 +74,9 @@ function endLines(context: Context, run: schedule.Run): string[] {
     case schedule.Run_Kind.RESTORE:
       return restoreLines(run)
     case schedule.Run_Kind.VERIFY:
+      if (run.backup === '') {
+        return [`Verified ${lastPart(run.repository)}: every stored byte has its digest.`]
+      }
       return [
         `Verified ${lastPart(run.backup)}: every block decodes and has its digest.`,
         `  ${amounts(run)}`,

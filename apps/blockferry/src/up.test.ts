@@ -16,7 +16,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { monotonicMs } from '@blockferry/core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -212,7 +212,11 @@ describe('blockferry up', () => {
     chmodSync(pack, 0o600)
     writeFileSync(pack, bytes.with(at, (bytes[at] ?? 0) ^ 1))
     const { code, err } = await blockferry('verify', backups[0] ?? '', '--quiet')
+    const stored = await blockferry('repository', 'verify', 'nightly', '--quiet')
     writeFileSync(pack, bytes)
+    expect([stored.code, stored.err]).toEqual([1, expect.stringContaining('REPOSITORY_DAMAGED')])
+    expect(stored.err).toContain(basename(pack))
+    expect((await json<RunJson>('repository', 'verify', 'nightly')).state).toBe('succeeded')
     expect(code).toBe(1)
     expect(err).toMatch(/reason: (BLOCK_CORRUPT|REPOSITORY_DAMAGED)/)
     expect((await json<RunJson>('verify', backups[0] ?? '')).state).toBe('succeeded')

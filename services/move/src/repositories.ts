@@ -89,6 +89,11 @@ export class Repositories implements Disposable {
     await this.#native.removeKeySlot(folder, await this.#ownSecret(folder), slotId)
   }
 
+  /** For what needs no repository that is open. */
+  get native(): Native {
+    return this.#native
+  }
+
   /** With `read` a repository that cannot be written is opened all the same. Errors: REPOSITORY_… */
   async hold(folder: string, access: RepositoryAccess): Promise<HeldRepository> {
     checkFolder(folder)

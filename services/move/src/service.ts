@@ -5,6 +5,7 @@ import { keySlot, move, msFromDuration } from '@blockferry/proto'
 import type { Handlers } from '@blockferry/rpc'
 import type { MoveLimits } from './backup_session.ts'
 import { changeBackup } from './change_backup.ts'
+import { CheckSession } from './check_session.ts'
 import { CollectSession } from './collect_session.ts'
 import type { MoveConfig } from './config.ts'
 import { DifferentialSession } from './differential_session.ts'
@@ -46,6 +47,17 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
         throw thrown
       })
     })
+    return { session: session.view() }
+  }
+
+  /** Compares stored bytes with their digests, which needs no key. */
+  const startCheck = async ({ sessionId, folder }: move.StartVerifyRequest) => {
+    const isSame = (session: Session) => session instanceof CheckSession
+    const session = await sessions.startOnce(
+      sessionId,
+      isSame,
+      async () => new CheckSession(sessionId, folder, repositories.native, log),
+    )
     return { session: session.view() }
   }
 
@@ -100,15 +112,17 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
         (held) => open(request, held, config.runFolder, limits, log),
       )
     },
-    startVerify: (request) =>
-      startReading(
+    startVerify: async (request) => {
+      if (request.backupId === '') return await startCheck(request)
+      return await startReading(
         request,
         (session) => session instanceof VerifySession,
         async (held) => {
           const manifest = await findManifest(held.repository, request.backupId)
           return new VerifySession(request.sessionId, manifest, held, limits, log)
         },
-      ),
+      )
+    },
     startCollect: async (request) => {
       const { sessionId, folder } = request
       const isSame = (session: Session) => session instanceof CollectSession

@@ -150,6 +150,34 @@ export class Queue {
   }
 
   /** REQUIRES: the fields of `request` are checked. */
+  async verifyStored(
+    request: schedule.StartVerifyRequest,
+    requestKey: string | null,
+  ): Promise<ShownRow> {
+    const known = await this.known(requestKey)
+    if (known) return known
+    const { repositories } = await this.services.catalog.listRepositories({
+      pageSize,
+      pageToken: '',
+    })
+    // Not asked of the mover: one that is locked, or damaged, is verified all the same.
+    const repository = repositories.find(({ name }) => name === request.repository)
+    if (!repository) {
+      throw new BackupError(
+        'NOT_FOUND',
+        `find ${request.repository}: there is none of that name; list the repositories`,
+        { name: request.repository },
+      )
+    }
+    const id = newRunId(wallMs())
+    const verify = { sessionId: id, folder: repository.folder, backupId: '' }
+    return await this.store.insert({
+      ...newRun(id, requestKey, Kind.VERIFY, repository.name),
+      plan: { ...planIn(repository), verify },
+    })
+  }
+
+  /** REQUIRES: the fields of `request` are checked. */
   async collect(
     request: schedule.StartCollectRequest,
     requestKey: string | null,

@@ -484,10 +484,14 @@ describe('restore and verify runs', () => {
     site.world.failSession = new BackupError('BLOCK_CORRUPT', 'block 3 of disk0 is damaged')
     const last = await ended(
       client,
-      (await client.startVerify({ backup: name, requestId: '' })).run,
+      (await client.startVerify({ backup: name, repository: '', requestId: '' })).run,
     )
     expect(last).toMatchObject({ state: State.FAILED, error: { reason: 'BLOCK_CORRUPT' } })
-    const unknown = client.startVerify({ backup: 'repositories/nightly/backups/x', requestId: '' })
+    const unknown = client.startVerify({
+      backup: 'repositories/nightly/backups/x',
+      repository: '',
+      requestId: '',
+    })
     await expect(unknown).rejects.toMatchObject({ reason: 'BACKUP_NOT_FOUND' })
   })
 })

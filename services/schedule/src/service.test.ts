@@ -116,7 +116,11 @@ describe('bad input', () => {
     ],
     ['an unknown format', 'format', () => client.startRestore(restore({ format: 7 }))],
     ['one disk twice', 'disks', () => client.startRestore(restore({ disks: ['a', 'a'] }))],
-    ['a backup to verify', 'backup', () => client.startVerify({ backup: '', requestId: '' })],
+    [
+      'a backup to verify',
+      'backup',
+      () => client.startVerify({ backup: '', repository: '', requestId: '' }),
+    ],
     ['a policy without VMs', 'policy.vms', () => create({ vms: [] })],
     ['a policy with a VM twice', 'policy.vms', () => create({ vms: ['a', 'a'] })],
     ['a policy without repository', 'policy.repository', () => create({ repository: '' })],
@@ -259,7 +263,7 @@ describe('policies', () => {
     await create({ repeatDuration: { seconds: 3_600n, nanos: 0 } })
     await site.pool.query('UPDATE schedule.policies SET next_run_time = now()')
     await eventually('the policy is due', () => asked)
-    const { run } = await client.startVerify({ backup: name, requestId: '' })
+    const { run } = await client.startVerify({ backup: name, repository: '', requestId: '' })
     expect((await ended(client, run)).state).toBe(State.SUCCEEDED)
     site.world.interfere = () => {}
     answer.abort(new BackupError('SERVICE_UNREACHABLE', 'silenced'))

@@ -157,8 +157,13 @@ function startHandlers({ queue, wake }: ServiceParts) {
 
     async startVerify(request) {
       const key = requestKey('StartVerify', request.requestId)
-      checkBackupName(request.backup)
-      const run = await queue.verify(request, key)
+      const isStored = request.repository !== ''
+      if (isStored) checkName('repository', request.repository, 'repositories')
+      if (isStored && request.backup !== '') {
+        throw argumentInvalid('backup', request.backup, 'leave it out, or leave out the repository')
+      }
+      if (!isStored) checkBackupName(request.backup)
+      const run = await (isStored ? queue.verifyStored(request, key) : queue.verify(request, key))
       wake()
       return { run: publicRun(run) }
     },

@@ -151,7 +151,11 @@ export class Demo {
 
     const pack = await this.#largestPack()
     await flipByte(pack.path, Math.floor(pack.size / 2))
-    const { run } = await lab.stand.schedule.startVerify({ backup: made.backup, requestId: '' })
+    const { run } = await lab.stand.schedule.startVerify({
+      backup: made.backup,
+      repository: '',
+      requestId: '',
+    })
     const verified = await lab.stand.runEnd(run?.name ?? '')
     await flipByte(pack.path, Math.floor(pack.size / 2))
     return {

@@ -116,7 +116,7 @@ function verifyVerb(command: Command, outcome: Outcome): Command {
   examples(command, 'blockferry verify latest:web-1')
   return carryOut<{ detach?: boolean }>(command, outcome, async (context, options, text = '') => {
     const { name } = await findBackup(context.services, text)
-    const request = { backup: name, requestId: randomHex(8) }
+    const request = { backup: name, repository: '', requestId: randomHex(8) }
     const start = async () => (await context.services.schedule.startVerify(request)).run
     return await startOne(context, start, options.detach ?? false)
   })

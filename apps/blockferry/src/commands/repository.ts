@@ -76,6 +76,21 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     const answer = await context.services.catalog.getRepository(request)
     if (answer.repository) print(context, answer.repository, '')
   })
+  const verify = repository
+    .command('verify')
+    .description('compare every stored byte with its digest; needs no key')
+    .argument('<name>')
+    .option('-d, --detach', 'print the name of the run and return at once')
+  examples(verify, 'blockferry repository verify nightly')
+  carryOut<{ detach?: boolean }>(verify, outcome, async (context, options, name = '') => {
+    const request = {
+      backup: '',
+      repository: fullName('repositories', name),
+      requestId: randomHex(8),
+    }
+    const start = async () => (await context.services.schedule.startVerify(request)).run
+    return await startOne(context, start, options.detach ?? false)
+  })
   const collect = repository
     .command('collect')
     .description('give back the space of what no backup needs any more')

@@ -689,7 +689,10 @@ export interface StartVerifyRequest {
   sessionId: string;
   /** Absolute path of the repository. */
   folder: string;
-  /** Id of the backup. */
+  /**
+   * Id of the backup; empty compares every stored byte of the repository with its digest, which
+   * needs no key.
+   */
   backupId: string;
 }
 

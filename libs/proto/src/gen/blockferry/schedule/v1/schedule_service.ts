@@ -531,10 +531,15 @@ export interface StartRestoreResponse {
 
 /** Request of StartVerify. */
 export interface StartVerifyRequest {
-  /** `repositories/{repository}/backups/{backup}`. */
+  /** `repositories/{repository}/backups/{backup}`; empty with `repository`. */
   backup: string;
   /** Makes the call safe to repeat: the same id returns the same run. */
   requestId: string;
+  /**
+   * `repositories/{repository}` instead of a backup: every stored byte is compared with its digest,
+   * which needs no key. What is damaged fails the run with REPOSITORY_DAMAGED.
+   */
+  repository: string;
 }
 
 /** Response of StartVerify. */
@@ -3513,7 +3518,7 @@ export const StartRestoreResponse: MessageFns<StartRestoreResponse> = {
 };
 
 function createBaseStartVerifyRequest(): StartVerifyRequest {
-  return { backup: "", requestId: "" };
+  return { backup: "", requestId: "", repository: "" };
 }
 
 export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
@@ -3523,6 +3528,9 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(18).string(message.requestId);
+    }
+    if (message.repository !== "") {
+      writer.uint32(26).string(message.repository);
     }
     return writer;
   },
@@ -3556,6 +3564,14 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.repository = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3576,6 +3592,7 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      repository: isSet(object.repository) ? globalThis.String(object.repository) : "",
     };
   },
 
@@ -3587,6 +3604,9 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.repository !== "") {
+      obj.repository = message.repository;
+    }
     return obj;
   },
 
@@ -3597,6 +3617,7 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     const message = createBaseStartVerifyRequest();
     message.backup = object.backup ?? "";
     message.requestId = object.requestId ?? "";
+    message.repository = object.repository ?? "";
     return message;
   },
 };
