@@ -1,7 +1,7 @@
 // tools/rescue is the second implementation of docs/repository-format.md, in another language: what
 // it rebuilds is what the document says.
 import { execFile } from 'node:child_process'
-import { access, readdir, readFile, writeFile } from 'node:fs/promises'
+import { access, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -108,6 +108,25 @@ describe('the rescue script', () => {
         await rescue(...given, '--no-digest', '--secret-file', secretFile)
         await run('cmp', days[1] as string, out)
       }
+    })
+  })
+
+  it('tells which backups are removed, and passes over those on their way out', async () => {
+    await withFolder(async (folder) => {
+      const { repository } = await twoDays(folder, null)
+      const vm = repository.vmPseudonym('vm')
+      const [first] = await repository.listManifests(vm)
+      if (first?.kind !== 'manifest') throw new Error('it is not listed')
+      await repository.removeBackup(vm, first.manifest.backup_id)
+      repository.close()
+      const list = async () => (await rescue('list', join(folder, 'repository'))).stdout
+      expect((await list()).split('\n').filter((line) => line.endsWith('(removed)'))).toHaveLength(
+        1,
+      )
+      const marked = join(folder, 'repository', 'manifests', vm)
+      const mark = (await readdir(marked)).find((name) => name.endsWith('.removed')) ?? ''
+      await rename(join(marked, mark), join(marked, mark.replace('.removed', '.dropped')))
+      expect(await list()).not.toContain(` ${first.manifest.backup_id} `)
     })
   })
 

@@ -300,12 +300,20 @@ class Repository:
         """Those that can be read, in the order of VM and sequence; the others are told."""
         root = os.path.join(self.folder, "manifests")
         for vm in sorted(os.listdir(root)):
-            for name in sorted(os.listdir(os.path.join(root, vm))):
+            names = sorted(os.listdir(os.path.join(root, vm)))
+            # A mark is the name of its manifest with 16 hex digits and its kind.
+            marks = {(name[:-25], name[-8:]) for name in names}
+            for name in names:
                 if not name.endswith(".manifest"):
+                    continue
+                stem = name[:-9]
+                if (stem, ".dropped") in marks:
                     continue
                 path = os.path.join(root, vm, name)
                 try:
-                    yield Manifest(self, path)
+                    manifest = Manifest(self, path)
+                    manifest.removed = (stem, ".removed") in marks
+                    yield manifest
                 except Damage as damage:
                     print("rescue: passed over %s: %s" % (path, damage), file=sys.stderr)
 
@@ -481,8 +489,9 @@ def list_backups(repository):
     print("%-34s %5s  %-40s %-24s %s" % ("VM", "SEQ", "BACKUP", "DISK", "BYTES"))
     for manifest in repository.manifests():
         for disk_id, size, _ in manifest.disks or [("(no disks)", 0, None)]:
-            print("%-34s %5d  %-40s %-24s %d"
-                  % (manifest.vm, manifest.sequence, manifest.backup_id, disk_id, size))
+            print("%-34s %5d  %-40s %-24s %d%s"
+                  % (manifest.vm, manifest.sequence, manifest.backup_id, disk_id, size,
+                     "  (removed)" if manifest.removed else ""))
 
 
 def restore(repository, backup_id, wanted, out, proves):
