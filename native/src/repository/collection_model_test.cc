@@ -46,7 +46,8 @@ class History {
   explicit History(uint64_t seed) : random_(seed), ids_(seed) {}
 
   Counts Run() {
-    EXPECT_TRUE(Repository::Create(files_, kFolder).ok());
+    if (OneIn(4)) secret_ = Secret{Secret::Kind::kKey, ByteVector(32, std::byte{7})};
+    EXPECT_TRUE(Repository::Create(files_, kFolder, secret()).ok());
     Prepare();
     Interleave();
     if (!testing::Test::HasFailure()) Check();
@@ -58,6 +59,8 @@ class History {
   unsigned Below(unsigned end) { return static_cast<unsigned>(random_() % end); }
   bool OneIn(unsigned count) { return Below(count) == 0; }
 
+  const Secret* secret() const { return secret_ ? &*secret_ : nullptr; }
+
   RepositoryLimits Limits() {
     RepositoryLimits limits;
     limits.pack_size = 3 * kBlockSize;
@@ -68,7 +71,8 @@ class History {
   }
 
   std::unique_ptr<Repository> Open(FileSystem& files) {
-    Result<std::unique_ptr<Repository>> opened = Repository::Open(files, kFolder, false, Limits());
+    Result<std::unique_ptr<Repository>> opened =
+        Repository::Open(files, kFolder, false, Limits(), secret());
     return opened.ok() ? *std::move(opened) : nullptr;
   }
 
@@ -383,6 +387,7 @@ class History {
 
   Random random_;
   ReplayedRandom ids_;
+  std::optional<Secret> secret_;  // Of an encrypted history.
   CrashFiles files_;
   TestClock clock_;
   uint64_t number_ = 0;

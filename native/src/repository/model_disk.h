@@ -6,6 +6,8 @@
 #include <string>
 
 #include "repository/patch.h"
+#include "repository/record.h"
+#include "repository/record_seal.h"
 #include "repository/test_disk.h"
 
 namespace blockferry {
@@ -26,6 +28,19 @@ inline ByteVector BytesOf(const Content& content) {
   return block;
 }
 
+// Encrypted when the repository is.
+inline Result<bool> PutSealed(DiskWriter& writer, uint64_t index, NewRecord record) {
+  const Digest* record_key = writer.session().repository().record_key();
+  if (record_key == nullptr) return writer.Put(index, record);
+  WriterKey writer_key(*record_key);
+  Sealer sealer(&writer_key);
+  record.is_encrypted = true;
+  ByteVector encoded(RecordSize(record));
+  EncodeRecord(record, encoded, &sealer);
+  record.encoded = encoded;
+  return writer.Put(index, record);
+}
+
 // As a patch over version 0 when that is there. Whether it is one now.
 inline Result<bool> PutContent(DiskWriter& writer, uint64_t index, const Content& content) {
   const Naming& naming = writer.session().repository().naming();
@@ -42,12 +57,12 @@ inline Result<bool> PutContent(DiskWriter& writer, uint64_t index, const Content
     record.type = RecordType::kPatch;
     record.stored = patch;
     record.base = head.base;
-    ASSIGN_OR_RETURN(const bool is_laid, writer.Put(index, record));
+    ASSIGN_OR_RETURN(const bool is_laid, PutSealed(writer, index, record));
     if (is_laid) return true;
   }
   record.type = RecordType::kChunk;
   record.stored = block;
-  RETURN_IF_ERROR(writer.Put(index, record));
+  RETURN_IF_ERROR(PutSealed(writer, index, record));
   return false;
 }
 
