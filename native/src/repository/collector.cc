@@ -400,7 +400,11 @@ class Collector {
     const auto read_table = [this](const PackId& id) {
       return ReadPackTable(files_, repository_.PackPath(id), repository_.id_, id);
     };
-    RETURN_IF_ERROR(MarkPacks(mark, &repository_, read_table, cancel_, &packs_));
+    if (Status marked = MarkPacks(mark, &repository_, read_table, cancel_, &packs_); !marked.ok()) {
+      // What a newer collector deletes is no loss.
+      const bool is_fenced = !options_.dry_run && IsGoneAlready(files_.List(folder_).status());
+      return is_fenced ? Fenced() : marked;
+    }
     report_.stored = report_.live = 0;
     for (const MarkedPack& pack : packs_) {
       if (pack.tombstone) continue;

@@ -14,8 +14,9 @@ namespace {
 
 using namespace repository_format;
 
-// A name whose packs vanish again and again is given up: the listing and the folder disagree.
-constexpr int kGoneCountMax = 3;
+// How often the packs are listed anew for one name. A listing is one folder after the other: while
+// a collector moves a record from one pack to another it can miss both.
+constexpr int kListingCountMax = 3;
 
 std::string Join(const std::string& folder, std::string_view inside) {
   return folder + "/" + std::string(inside);
@@ -278,10 +279,10 @@ Result<uint32_t> Repository::AddSealedPack(const PackWriter& pack) {
 }
 
 Result<bool> Repository::IsPresent(RecordTypes types, const Digest& name) {
-  for (;;) {
+  for (int listing_count = 0;;) {
     const uint64_t mark = index_.whole_mark();
     if (index_.Has(types, name)) return true;
-    if (index_.IsWholeSince(mark)) return false;
+    if (index_.IsWholeSince(mark) && ++listing_count > kListingCountMax) return false;
     RETURN_IF_ERROR(Refresh());
   }
 }
@@ -389,11 +390,12 @@ Result<size_t> Repository::ReadAnyPlace(const ReadOptions& options, const Digest
 // to in another one, which the next listing finds.
 Result<size_t> Repository::ReadRecord(const ReadOptions& options, const Digest& name,
                                       MutableBytes plain, uint64_t* stored_size) {
-  for (int gone_count = 0;;) {
+  for (int listing_count = 0;;) {
     const uint64_t mark = index_.whole_mark();
     Result<size_t> size = ReadAnyPlace(options, name, plain, stored_size);
-    const bool is_gone = size.status().Is(reason::kNotFound);
-    if (is_gone && ++gone_count > kGoneCountMax) return Lacking(options.types, name);
+    const bool is_gone =
+        size.status().Is(reason::kNotFound) || size.status().Is(reason::kChunkMissing);
+    if (is_gone && ++listing_count > kListingCountMax) return Lacking(options.types, name);
     if (!is_gone && (size.ok() || index_.IsWholeSince(mark))) return size;
     RETURN_IF_ERROR(Refresh());
   }

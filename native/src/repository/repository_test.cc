@@ -229,8 +229,7 @@ TEST_F(RepositoryTest, SeesWhatAnotherProcessStored) {
   ASSERT_TRUE(root.ok());
   ASSERT_TRUE(session->Commit({"b", "", {{"d", *root, kSize}}, {}}).ok());
   ASSERT_EQ(reader->ListManifests(vm)->size(), 1u);
-  EXPECT_NE(CompareTestDisk(*reader, *root, disk, kSize), "");
-  ASSERT_TRUE(reader->Refresh().ok());
+  // Nobody told the reader: what it does not know makes it list the packs again.
   EXPECT_EQ(CompareTestDisk(*reader, *root, disk, kSize), "");
 }
 
