@@ -406,8 +406,10 @@ TEST(CollectionModel, LosesNoBackupInAnyHistory) {
   const uint64_t histories = NumberFrom("HISTORIES", kHistories);
   std::printf("SEED=%llu\n", static_cast<unsigned long long>(seed));
   History::Counts sum;
+  uint64_t run_count = 0;
   for (uint64_t i = 0; i < histories && !testing::Test::HasFailure(); ++i) {
     const History::Counts counts = History(seed + i).Run();
+    ++run_count;
     if (testing::Test::HasFailure()) {
       std::printf("SEED=%llu HISTORIES=1 TRACE=1 plays it again\n",
                   static_cast<unsigned long long>(seed + i));
@@ -428,7 +430,7 @@ TEST(CollectionModel, LosesNoBackupInAnyHistory) {
   const auto show = [](const char* what, uint64_t count) {
     std::printf("%s: %llu, ", what, static_cast<unsigned long long>(count));
   };
-  show("histories", histories);
+  show("histories", run_count);
   show("commits", sum.commits);
   show("fenced", sum.fenced);
   show("collections", sum.collections);
