@@ -59,7 +59,7 @@ std::vector<ByteVector> Seeds() {
     assert(CheckManifest(manifest).ok());
     for (const Digest* key : {static_cast<const Digest*>(nullptr), &kRecordKey}) {
       ByteVector bytes = EncodeManifest(manifest, kRepository, TestNaming(), key);
-      bytes.resize(bytes.size() - kDigestSize);
+      bytes.erase(bytes.end() - kDigestSize, bytes.end());
       seeds.push_back(InputOf(key == nullptr ? 1 : 3, bytes));
     }
   }

@@ -28,7 +28,7 @@ const formatWrong = (ground: Ground) =>
   inFolder(ground, async (folder) => {
     await mkdir(join(folder, 'mistaken'))
     await createImage(join(folder, 'mistaken', 'root.qcow2'), 'qcow2')
-    const yaml = 'disks:\n  - file: root.qcow2\n    format: raw\n'
+    const yaml = 'disks:\n  - file: root.qcow2\n    format: vmdk\n'
     await writeFile(join(folder, 'mistaken', 'vm.yaml'), yaml)
     const { stand } = ground.lab
     await stand.snapshot.createHost(
@@ -58,10 +58,10 @@ async function createTruncated(path: string): Promise<void> {
 
 export const badImages: Case[] = [
   {
-    name: 'wrong format: raw in the YAML, qcow2 in the file',
+    name: 'wrong format: vmdk in the YAML, qcow2 in the file',
     expects: {
       reason: 'IMAGE_FORMAT_WRONG',
-      says: /root\.qcow2 is qcow2, not raw; correct "format"/,
+      says: /root\.qcow2 is qcow2, not vmdk; correct "format"/,
     },
     work: formatWrong,
   },
