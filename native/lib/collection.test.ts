@@ -133,7 +133,8 @@ describe('collect', { timeout: 60_000 }, () => {
         code: 'RUN_FENCED',
       })
       await session.abort()
-      expect(await filesIn(join(path, 'sessions'), '.candidate')).toEqual([])
+      expect(await repository.listOpenSessions()).toEqual([])
+      expect(await filesIn(join(path, 'sessions'), '.pack-new')).toEqual([])
     })
   })
 

@@ -21,15 +21,15 @@ export const plantedBugs: PlantedBug[] = [
   {
     what: 'the manifest is not synced before it is renamed into place',
     file: 'repository/session.cc',
-    right: '  RETURN_IF_ERROR(candidate_->Sync());\n',
+    right: '  RETURN_IF_ERROR((*candidate)->Sync());\n',
     wrong: '',
     model: 'line',
   },
   {
     what: 'the folder of a committed manifest is not synced',
     file: 'repository/session.cc',
-    right: '  RETURN_IF_ERROR(files.SyncFolder(folder));\n  return files.SyncFolder(folder_);',
-    wrong: '  return files.SyncFolder(folder_);',
+    right: '  RETURN_IF_ERROR(renamed);\n  return files.SyncFolder(folder);',
+    wrong: '  return renamed;',
     model: 'line',
   },
   {

@@ -18,11 +18,11 @@ std::string StartOf(std::string_view point_id) { return std::string(point_id) + 
 }  // namespace
 
 CheckpointFiles::CheckpointFiles(FileSystem& files, const Naming* naming, std::string folder,
-                                 std::string session_prefix, std::string point_id)
+                                 std::string session_folder, std::string point_id)
     : files_(files),
       naming_(naming),
       folder_(std::move(folder)),
-      session_prefix_(std::move(session_prefix)),
+      session_folder_(std::move(session_folder)),
       point_id_(std::move(point_id)) {}
 
 std::string CheckpointFiles::Path(std::string_view disk_id) const {
@@ -30,7 +30,7 @@ std::string CheckpointFiles::Path(std::string_view disk_id) const {
 }
 
 std::string CheckpointFiles::NewPath(std::string_view disk_id) const {
-  return folder_ + "/" + session_prefix_ + "." + naming_->Pseudonym(disk_id) + kNewCheckpointSuffix;
+  return session_folder_ + "/" + naming_->Pseudonym(disk_id) + kNewCheckpointSuffix;
 }
 
 bool CheckpointFiles::IsCheckpoint(std::string_view file_name) {
@@ -55,6 +55,14 @@ Status CheckpointFiles::Write(std::string_view disk_id, Bytes state,
   RETURN_IF_ERROR(file->Sync());
   RETURN_IF_ERROR(files_.Rename(fresh, Path(disk_id)));
   return files_.SyncFolder(folder_);
+}
+
+void CheckpointFiles::Remove() {
+  const Result<std::vector<FolderEntry>> entries = files_.List(folder_);
+  if (!entries.ok()) return;
+  for (const FolderEntry& entry : *entries) {
+    if (IsOwn(entry.name)) static_cast<void>(files_.Remove(folder_ + "/" + entry.name));
+  }
 }
 
 std::optional<CheckpointFile> CheckpointFiles::Load(std::string_view disk_id) {

@@ -24,17 +24,19 @@ struct CheckpointFile {
 
 class CheckpointFiles {
  public:
-  // New files are first written under names that begin with the session's prefix, so that whoever
-  // fences the session removes them.
+  // `folder` is that of all sessions of the VM. New files are first written in `session_folder`.
   CheckpointFiles(FileSystem& files, const Naming* naming, std::string folder,
-                  std::string session_prefix, std::string point_id);
+                  std::string session_folder, std::string point_id);
 
-  // Durable when it returns. NOT_FOUND when somebody removed the new file: the session is fenced.
+  // Durable when it returns. NOT_FOUND when the session's folder is gone: it is fenced.
   Status Write(std::string_view disk_id, Bytes state, std::span<const PackId> pack_ids);
 
   // If there is one.
   std::optional<CheckpointFile> Load(std::string_view disk_id);
   static std::optional<CheckpointFile> Read(FileSystem& files, const std::string& path);
+
+  // Those of this point, as far as they can be.
+  void Remove();
 
   // Whether a file of the sessions' folder is a checkpoint of this point, or of another one.
   bool IsOwn(std::string_view file_name) const;
@@ -47,7 +49,7 @@ class CheckpointFiles {
   FileSystem& files_;
   const Naming* naming_;
   std::string folder_;
-  std::string session_prefix_;
+  std::string session_folder_;
   std::string point_id_;
 };
 

@@ -50,6 +50,7 @@ class History {
     EXPECT_TRUE(Repository::Create(files_, kFolder, secret()).ok());
     Prepare();
     Interleave();
+    BackUpLater();
     if (!testing::Test::HasFailure()) Check();
     if (!testing::Test::HasFailure()) CollectAll();
     return counts_;
@@ -170,14 +171,22 @@ class History {
 
   // ---- A collector
 
-  void RunCollector(FileSystem& files, uint64_t number, bool fences_the_dead) {
+  // Whom it fences: nobody, those that are dead, or every session it finds, as if all had been
+  // stopped for a day.
+  enum class Fences { kNobody, kTheDead, kAll };
+
+  void RunCollector(FileSystem& files, uint64_t number, Fences fences) {
     const std::unique_ptr<Repository> repository = Open(files);
     if (repository == nullptr) return;
     CollectOptions options;
     options.token = {1, number};
     options.undo_window = kUndoWindow;
     options.memory = 1;
-    if (fences_the_dead) options.dead_sessions = dead_sessions_;
+    if (fences == Fences::kTheDead) options.dead_sessions = dead_sessions_;
+    if (fences == Fences::kAll) {
+      Result<std::vector<std::string>> open = repository->ListOpenSessions();
+      if (open.ok()) options.dead_sessions = *open;
+    }
     const Cancel cancel;
     Progress progress;
     const Result<CollectReport> report = Collect(repository.get(), options, &cancel, &progress);
@@ -244,7 +253,8 @@ class History {
       Turns turns(random_());
       const uint64_t kill_at = OneIn(2) ? 0 : 800 + Below(1500);
       turns.Run(files_,
-                {{[&](FileSystem& files) { RunCollector(files, ++number_, false); }, 0, kill_at}},
+                {{[&](FileSystem& files) { RunCollector(files, ++number_, Fences::kNobody); }, 0,
+                  kill_at}},
                 1000);
       counts_.killed += kill_at != 0 && turns.call_count(0) >= kill_at ? 1 : 0;
     }
@@ -286,7 +296,7 @@ class History {
     const unsigned collectors = 1 + Below(3);
     for (unsigned i = 0; i < collectors; ++i) {
       const uint64_t number = OneIn(3) ? number_ : ++number_;
-      const bool fences = OneIn(2);
+      const Fences fences = static_cast<Fences>(Below(3));
       const bool is_twice = OneIn(2);
       add([this, number, fences, is_twice](FileSystem& files) {
         RunCollector(files, number, fences);
@@ -328,6 +338,12 @@ class History {
     }
   }
 
+  // Once all have ended: what they left behind must not mislead anybody.
+  void BackUpLater() {
+    const unsigned count = Below(3);
+    for (unsigned i = 0; i < count; ++i) BackUp(files_, NewAttempt(OneIn(2) ? "v" : "u"));
+  }
+
   // Whatever is listed reads back as it was written, and everything that has to be listed is.
   void Check() {
     const std::unique_ptr<Repository> repository = Open(files_);
@@ -365,7 +381,7 @@ class History {
       Result<std::vector<std::string>> open = Open(files_)->ListOpenSessions();
       ASSERT_TRUE(open.ok());
       dead_sessions_ = *open;
-      RunCollector(files_, ++number_, true);
+      RunCollector(files_, ++number_, Fences::kTheDead);
       Check();
       if (testing::Test::HasFailure()) return;
     }

@@ -11,6 +11,7 @@
 #include "repository/pack_format.h"
 #include "repository/repository_format.h"
 #include "repository/waiting_list.h"
+#include "repository/writer_folder.h"
 #include "repository/writer_name.h"
 
 namespace blockferry {
@@ -21,8 +22,6 @@ namespace {
 
 // A pack of whose records less than this share is needed is written anew.
 constexpr double kLiveShareMin = 0.5;
-
-constexpr char kNewPackSuffix[] = ".pack-new";
 
 std::string FileOf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 std::string FolderOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
@@ -86,49 +85,24 @@ class Collector {
     const std::string all = FolderOf(folder_);
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(all));
     for (const FolderEntry& entry : entries) {
-      const std::string_view writer = WriterOf(entry.name);
-      if (!entry.is_folder || writer.empty() || writer == name_) continue;
-      if (entry.name.ends_with(kFencedSuffix)) continue;
-      if (writer.substr(0, kTokenTextSize) > std::string_view(name_).substr(0, kTokenTextSize)) {
+      if (!IsWriterFolder(entry) || entry.name == name_) continue;
+      if (entry.name.substr(0, kTokenTextSize) > name_.substr(0, kTokenTextSize)) {
         static_cast<void>(RemoveOwnFolder());
         return Fenced();
       }
-      const std::string path = all + "/" + entry.name;
-      // A name of its own: a crash may have kept that of an earlier rename.
-      const std::string mine = "." + name_.substr(kTokenTextSize + 1);
-      const Status fenced = files_.RenameNoReplace(path, path + mine + kFencedSuffix);
-      if (!fenced.ok() && !IsGoneAlready(fenced)) return fenced;
+      RETURN_IF_ERROR(FenceWriter(files_, all, entry.name, name_));
     }
     RETURN_IF_ERROR(files_.SyncFolder(all));
-    ASSIGN_OR_RETURN(const std::vector<FolderEntry> fenced, files_.List(all));
-    for (const FolderEntry& entry : fenced) {
-      const bool is_left = entry.is_folder && entry.name.ends_with(kFencedSuffix);
-      if (is_left) RETURN_IF_ERROR(FinishFor(all + "/" + entry.name));
-    }
-    return {};
-  }
-
-  // What a collector that is fenced had taken away is deleted in its place: it had the right to.
-  Status FinishFor(const std::string& folder) {
-    const Result<std::vector<FolderEntry>> entries = files_.List(folder);
-    if (IsGoneAlready(entries.status())) return {};
-    RETURN_IF_ERROR(entries);
-    for (const FolderEntry& entry : *entries) {
-      RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
-    }
-    const Status removed = files_.RemoveFolder(folder);
-    return IsGoneAlready(removed) ? Status() : removed;
+    // What a collector that is fenced had taken away is deleted in its place: it had the right to.
+    return RemoveFencedWriters(files_, all);
   }
 
   Status RemoveOwnFolder() {
-    RETURN_IF_ERROR(FinishFor(folder_));
+    RETURN_IF_ERROR(RemoveWriterFolder(files_, folder_));
     return files_.SyncFolder(FolderOf(folder_));
   }
 
-  Status RemoveIfThere(const std::string& path) {
-    const Status removed = files_.Remove(path);
-    return IsGoneAlready(removed) ? Status() : removed;
-  }
+  Status RemoveIfThere(const std::string& path) { return blockferry::RemoveIfThere(files_, path); }
 
   Status Fenced() const {
     return Status(reason::kRunFenced,
@@ -172,19 +146,11 @@ class Collector {
                           "\", which is no name of a session; name those that are listed",
                       {{"field", "dead_sessions"}, {"value", session}});
       }
-      const std::string prefix = repository_.Path(std::string(kSessionsFolder) + "/" + session);
-      const std::string candidate = prefix + kCandidateSuffix;
-      Status fenced = files_.RenameNoReplace(candidate, candidate + kFencedSuffix);
-      if (fenced.Is(reason::kAlreadyExists)) fenced = files_.Remove(candidate);
-      if (IsGoneAlready(fenced)) continue;
-      RETURN_IF_ERROR(fenced);
-      const std::string folder = FolderOf(prefix);
-      RETURN_IF_ERROR(files_.SyncFolder(folder));
-      ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
-      for (const FolderEntry& entry : entries) {
-        if (WriterOf(entry.name) != FileOf(prefix)) continue;
-        RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
-      }
+      const std::string folder =
+          repository_.Path(std::string(kSessionsFolder) + "/" + session.substr(0, slash));
+      RETURN_IF_ERROR(FenceWriter(files_, folder, session.substr(slash + 1), name_));
+      const Status removed = RemoveFencedWriters(files_, folder);
+      if (!IsGoneAlready(removed)) RETURN_IF_ERROR(removed);
     }
     return {};
   }
@@ -306,7 +272,10 @@ class Collector {
     const std::string sessions = repository_.Path(kSessionsFolder);
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(sessions));
     for (const FolderEntry& vm : vms) {
+      if (!vm.is_folder || !IsPseudonym(vm.name)) continue;
       const std::string folder = sessions + "/" + vm.name;
+      // A session that somebody fenced may be back after a power cut, unless this is synced.
+      if (!options_.dry_run) RETURN_IF_ERROR(files_.SyncFolder(folder));
       ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
       for (const FolderEntry& entry : entries) {
         if (!CheckpointFiles::IsCheckpoint(entry.name)) continue;
@@ -416,11 +385,11 @@ class Collector {
 
   // Packs that nothing refers to, and that no session may be about to refer to.
   bool IsDead(const MarkedPack& pack) const {
-    return !pack.tombstone && !pack.is_damaged && !pack.is_live() && !IsInUse(pack);
+    return !pack.tombstone && !pack.is_live() && !IsInUse(pack);
   }
   // Packs of which so little is needed that the rest is worth a copy.
   bool IsSparse(const MarkedPack& pack) const {
-    return !pack.tombstone && !pack.is_damaged && pack.is_live() && !IsInUse(pack) &&
+    return !pack.tombstone && pack.is_live() && !IsInUse(pack) &&
            static_cast<double>(pack.live_size) <
                kLiveShareMin * static_cast<double>(pack.record_size);
   }
@@ -476,7 +445,6 @@ class Collector {
   // What becomes of a pack with a tombstone; `pack` is null when it is gone.
   Status Settle(const PackFileName& tombstone, const MarkedPack* pack, bool is_ripe) {
     const std::string folder = repository_.PackFolder(tombstone.id);
-    if (pack != nullptr && pack->is_damaged) return {};
     if (pack != nullptr && !is_ripe) {
       Add(*pack, &report_.waiting);
       return {};
@@ -505,7 +473,7 @@ class Collector {
     for (const MarkedPack& pack : packs_) {
       if (IsSparse(pack)) {
         sparse.push_back(&pack);
-      } else if (!pack.tombstone && !pack.is_damaged && !IsDead(pack)) {
+      } else if (!pack.tombstone && !IsDead(pack)) {
         staying.insert(pack.id);
       }
     }

@@ -12,6 +12,9 @@ namespace {
 constexpr size_t kNamesOfAPassMin = 1024;
 // Fewer than a full node has, since disks are sparse.
 constexpr size_t kChunksOfANode = 16;
+// Flags of the live names that are in a pack without tombstone.
+constexpr NameSet::Flag kStays = NameSet::kFirst;
+constexpr NameSet::Flag kStaysWhole = NameSet::kSecond;
 
 // Only what was given stays.
 void Forget(MarkedPack* pack) {
@@ -98,8 +101,7 @@ class Marker {
   // A node may be the same at several levels: it is walked at each.
   Status Walk(const Digest& name, unsigned level) {
     Digest key = name;
-    key[31] ^= std::byte(level);
-    key[0] ^= std::byte(level);
+    key[8] ^= std::byte(level);
     if (visited_->full()) return Full();
     if (!visited_->Insert(key)) return {};
     RETURN_IF_ERROR(cancel_->Check());
@@ -138,11 +140,15 @@ class Marker {
       if (!IsOfThisPass(entry.name) || !live_->Has(entry.name)) continue;
       pack->live[i] = true;
       pack->live_size += pack_format::kRecordHeaderSize + entry.stored_size;
-      if (!pack->tombstone) {
-        live_->Flag(entry.name);
-      } else if (!live_->IsFlagged(entry.name)) {
-        pack->has_last_copy = true;
+      const bool is_patch = entry.type == RecordType::kPatch;
+      if (pack->tombstone) {
+        if (!live_->HasFlag(entry.name, is_patch ? kStays : kStaysWhole)) {
+          pack->has_last_copy = true;
+        }
+        continue;
       }
+      live_->SetFlag(entry.name, kStays);
+      if (!is_patch) live_->SetFlag(entry.name, kStaysWhole);
     }
   }
 
@@ -152,8 +158,11 @@ class Marker {
       RETURN_IF_ERROR(cancel_->Check());
       const Result<PackTable> table = read_table_(pack.id);
       if (table.status().Is(reason::kRepositoryDamaged)) {
-        pack.is_damaged = true;
-        continue;
+        return Status(reason::kCollectionBlocked,
+                      "mark what patches need: " + table.status().message() +
+                          "; nothing is deleted as long as it is not known what lies in it: bring "
+                          "the file back as it was, or move it out of the repository",
+                      table.status().metadata());
       }
       RETURN_IF_ERROR(table);
       RETURN_IF_ERROR(use(*table, &pack));

@@ -24,13 +24,12 @@ struct MarkedPack {
   std::optional<PackFileName> tombstone;
   bool is_new = false;  // For the caller.
   std::string writer;
-  uint64_t size = 0;  // Of the file.
-  // Its table cannot be read, so nothing is known of it.
-  bool is_damaged = false;
+  uint64_t size = 0;         // Of the file.
   std::vector<bool> live;    // For each entry of its table.
   uint64_t record_size = 0;  // Bytes of all records,
   uint64_t live_size = 0;    // and of those that are live.
-  // Of a pack with a tombstone: it holds a live name that no pack without one does.
+  // Of a pack with a tombstone: it holds a live record of which no pack without one has another. A
+  // patch is none of a whole chunk: it cannot be a base.
   bool has_last_copy = false;
 
   bool is_live() const { return live_size > 0; }
@@ -52,8 +51,8 @@ struct MarkOptions {
 };
 
 // Fills in what lies in `packs`, of which the id, tombstone and is_new are given.
-// COLLECTION_BLOCKED when a map cannot be walked to its end. `read_table` answers NOT_FOUND for a
-// pack that is gone.
+// COLLECTION_BLOCKED when a map cannot be walked to its end, or a pack's table cannot be read:
+// nobody knows the bases of its patches. `read_table` answers NOT_FOUND for a pack that is gone.
 Status MarkPacks(const MarkOptions& options, MapNodeSource* nodes,
                  const std::function<Result<PackTable>(const PackId&)>& read_table,
                  const Cancel* cancel, std::vector<MarkedPack>* packs);

@@ -41,26 +41,38 @@ inline Result<bool> PutSealed(DiskWriter& writer, uint64_t index, NewRecord reco
   return writer.Put(index, record);
 }
 
-// As a patch over version 0 when that is there. Whether it is one now.
-inline Result<bool> PutContent(DiskWriter& writer, uint64_t index, const Content& content) {
+// As a patch over `base`, a content of the same family. False when that is not there.
+inline Result<bool> PutPatch(DiskWriter& writer, uint64_t index, const Content& content,
+                             const Content& base) {
   const Naming& naming = writer.session().repository().naming();
   const ByteVector block = BytesOf(content);
   NewRecord record;
+  record.type = RecordType::kPatch;
   record.name = naming.ChunkName(block);
   record.plain_size = kBlockSize;
+  PatchHead head{naming.ChunkName(BytesOf(base)), {}};
+  for (const uint32_t version : {content.version, base.version}) {
+    if (version > 0) head.pages.set(version);
+  }
+  ByteVector patch(kPatchHeadSize + head.pages.count() * kPageSize);
+  EncodePatchHead(head, MutableBytes(patch).first(kPatchHeadSize));
+  GatherPages(head.pages, block, MutableBytes(patch).subspan(kPatchHeadSize));
+  record.stored = patch;
+  record.base = head.base;
+  return PutSealed(writer, index, record);
+}
+
+// As a patch over version 0 when that is there. Whether it is one now.
+inline Result<bool> PutContent(DiskWriter& writer, uint64_t index, const Content& content) {
   if (content.version > 0) {
-    PatchHead head{naming.ChunkName(BytesOf({content.family, 0})), {}};
-    head.pages.set(content.version);
-    ByteVector patch(kPatchHeadSize + kPageSize);
-    EncodePatchHead(head, MutableBytes(patch).first(kPatchHeadSize));
-    GatherPages(head.pages, block, MutableBytes(patch).subspan(kPatchHeadSize));
-    record.type = RecordType::kPatch;
-    record.stored = patch;
-    record.base = head.base;
-    ASSIGN_OR_RETURN(const bool is_laid, PutSealed(writer, index, record));
+    ASSIGN_OR_RETURN(const bool is_laid, PutPatch(writer, index, content, {content.family, 0}));
     if (is_laid) return true;
   }
+  const ByteVector block = BytesOf(content);
+  NewRecord record;
   record.type = RecordType::kChunk;
+  record.name = writer.session().repository().naming().ChunkName(block);
+  record.plain_size = kBlockSize;
   record.stored = block;
   RETURN_IF_ERROR(PutSealed(writer, index, record));
   return false;

@@ -7,7 +7,7 @@
 namespace blockferry {
 
 NameSet::Slot NameSet::SlotOf(const Digest& name) {
-  return {(LoadLe<uint64_t>(name.data()) & ~uint64_t{3}) | 1, LoadLe<uint64_t>(name.data() + 8)};
+  return {(LoadLe<uint64_t>(name.data()) & ~uint64_t{7}) | 1, LoadLe<uint64_t>(name.data() + 8)};
 }
 
 size_t NameSet::Find(const Digest& name) const {
@@ -28,9 +28,9 @@ bool NameSet::Insert(const Digest& name) {
   return true;
 }
 
-void NameSet::Flag(const Digest& name) {
+void NameSet::SetFlag(const Digest& name, Flag flag) {
   Slot& slot = slots_[Find(name)];
-  if (slot != Slot()) slot.low |= 2;
+  if (slot != Slot()) slot.low |= flag;
 }
 
 }  // namespace blockferry

@@ -1,6 +1,6 @@
 // A set of names of chunks and map nodes, 16 bytes for each, in one allocation that never grows.
 //
-// Names are keyed digests, so half of one tells them apart. Each name can be flagged. Used by one
+// Names are keyed digests, so half of one tells them apart. Each name can have flags. Used by one
 // thread.
 #ifndef BLOCKFERRY_REPOSITORY_NAME_SET_H_
 #define BLOCKFERRY_REPOSITORY_NAME_SET_H_
@@ -23,20 +23,20 @@ class NameSet {
   // False when it is there already. REQUIRES: !full().
   bool Insert(const Digest& name);
   bool Has(const Digest& name) const { return slots_[Find(name)] != Slot(); }
+  enum Flag : uint64_t { kFirst = 2, kSecond = 4 };
   // Does nothing for a name that is not there.
-  void Flag(const Digest& name);
-  bool IsFlagged(const Digest& name) const { return slots_[Find(name)].flagged(); }
+  void SetFlag(const Digest& name, Flag flag);
+  bool HasFlag(const Digest& name, Flag flag) const { return (slots_[Find(name)].low & flag) != 0; }
 
   size_t size() const { return size_; }
   bool full() const { return size_ >= capacity_; }
 
  private:
   struct Slot {
-    uint64_t low = 0;  // Bit 0 is set in every slot that is taken, bit 1 is the flag.
+    uint64_t low = 0;  // Bit 0 is set in every slot that is taken, then come the flags.
     uint64_t high = 0;
-    bool flagged() const { return (low & 2) != 0; }
     bool IsOf(const Slot& name) const {
-      return (low & ~uint64_t{2}) == name.low && high == name.high;
+      return (low & ~uint64_t{kFirst | kSecond}) == name.low && high == name.high;
     }
     bool operator==(const Slot&) const = default;
   };

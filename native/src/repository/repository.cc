@@ -7,7 +7,7 @@
 #include "repository/pack_file_name.h"
 #include "repository/repository_format.h"
 #include "repository/repository_identity.h"
-#include "repository/writer_name.h"
+#include "repository/writer_folder.h"
 
 namespace blockferry {
 namespace {
@@ -175,11 +175,10 @@ Result<std::vector<std::string>> Repository::ListOpenSessions() {
   std::vector<std::string> open;
   ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(sessions));
   for (const FolderEntry& vm : vms) {
+    if (!vm.is_folder || !IsPseudonym(vm.name)) continue;
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(sessions + "/" + vm.name));
     for (const FolderEntry& entry : entries) {
-      const std::string_view writer = WriterOf(entry.name);
-      if (writer.empty() || !entry.name.ends_with(kCandidateSuffix)) continue;
-      open.push_back(vm.name + "/" + std::string(writer));
+      if (IsWriterFolder(entry)) open.push_back(vm.name + "/" + entry.name);
     }
   }
   return open;

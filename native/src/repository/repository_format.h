@@ -29,6 +29,7 @@ inline constexpr char kCollectorsFolder[] = "collectors";
 inline constexpr char kTimeFile[] = "time";
 
 inline constexpr char kPackSuffix[] = ".pack";
+inline constexpr char kNewPackSuffix[] = ".pack-new";
 inline constexpr char kDeadSuffix[] = ".dead";
 inline constexpr char kMovedSuffix[] = ".moved";
 inline constexpr char kManifestSuffix[] = ".manifest";
@@ -36,7 +37,7 @@ inline constexpr char kRemovedSuffix[] = ".removed";
 inline constexpr char kDroppedSuffix[] = ".dropped";
 inline constexpr char kHeldSuffix[] = ".held";
 inline constexpr char kSessionsSuffix[] = ".sessions";
-inline constexpr char kCandidateSuffix[] = ".candidate";
+inline constexpr char kNewManifestFile[] = "manifest-new";
 inline constexpr char kFencedSuffix[] = ".fenced";
 inline constexpr char kCheckpointSuffix[] = ".checkpoint";
 inline constexpr char kNewCheckpointSuffix[] = ".checkpoint-new";

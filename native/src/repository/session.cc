@@ -7,27 +7,19 @@
 #include "repository/checkpoint_format.h"
 #include "repository/repository.h"
 #include "repository/repository_format.h"
+#include "repository/writer_folder.h"
 #include "repository/writer_name.h"
 
 namespace blockferry {
-namespace {
 
 using namespace repository_format;
 
-// What is gone already needs no removal.
-Status RemoveIfThere(FileSystem& files, const std::string& path) {
-  Status status = files.Remove(path);
-  return status.Is(reason::kNotFound) ? Status() : status;
-}
-
-}  // namespace
-
 Session::Session(Repository* repository, SessionOptions options)
     : repository_(repository), options_(std::move(options)) {
-  folder_ = repository_->Path(std::string(kSessionsFolder) + "/" + options_.vm_pseudonym);
-  prefix_ = MakeWriterName(options_.token);
-  candidate_path_ = folder_ + "/" + prefix_ + kCandidateSuffix;
-  checkpoints_.emplace(repository_->files_, &repository_->naming_, folder_, prefix_,
+  vm_folder_ = repository_->Path(std::string(kSessionsFolder) + "/" + options_.vm_pseudonym);
+  name_ = MakeWriterName(options_.token);
+  folder_ = vm_folder_ + "/" + name_;
+  checkpoints_.emplace(repository_->files_, &repository_->naming_, vm_folder_, folder_,
                        options_.point_id);
 }
 
@@ -42,22 +34,21 @@ Status Session::Fenced(const std::string& what) const {
 
 Status Session::Open() {
   FileSystem& files = repository_->files_;
-  Status made = files.CreateFolder(folder_);
+  Status made = files.CreateFolder(vm_folder_);
   if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
-  ASSIGN_OR_RETURN(candidate_, files.CreateExclusive(candidate_path_));
+  RETURN_IF_ERROR(files.CreateFolder(folder_));
   RETURN_IF_ERROR(Fence());
   return RemoveLeftovers();
 }
 
 Status Session::Fence() {
   FileSystem& files = repository_->files_;
-  ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder_));
-  std::string own_token = TokenText(options_.token);
+  ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files.List(vm_folder_));
+  const std::string own_token = TokenText(options_.token);
   std::vector<std::string> older;
   for (const FolderEntry& entry : entries) {
-    std::string_view prefix = WriterOf(entry.name);
-    if (prefix.empty() || prefix == prefix_ || !entry.name.ends_with(kCandidateSuffix)) continue;
-    if (prefix.substr(0, kTokenTextSize) > own_token) return Fenced("a newer session is open");
+    if (!IsWriterFolder(entry) || entry.name == name_) continue;
+    if (entry.name.substr(0, kTokenTextSize) > own_token) return Fenced("a newer session is open");
     older.push_back(entry.name);
   }
   ASSIGN_OR_RETURN(std::vector<ListedManifest> listed,
@@ -68,30 +59,19 @@ Status Session::Fence() {
     }
   }
   for (const std::string& name : older) {
-    std::string from = folder_ + "/" + name;
-    Status status = files.RenameNoReplace(from, from + kFencedSuffix);
-    // A crash kept both names of an earlier rename; removing one fences as well.
-    if (status.Is(reason::kAlreadyExists)) status = files.Remove(from);
-    // It has committed or ended meanwhile.
-    if (!status.ok() && !status.Is(reason::kNotFound)) return status;
+    RETURN_IF_ERROR(FenceWriter(files, vm_folder_, name, name_));
   }
-  return {};
+  return older.empty() ? Status() : files.SyncFolder(vm_folder_);
 }
 
-// Files of sessions that are fenced now, and checkpoints of other points in time.
+// Folders of sessions that are fenced, and checkpoints of other points in time.
 Status Session::RemoveLeftovers() {
   FileSystem& files = repository_->files_;
-  ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder_));
-  std::string own_token = TokenText(options_.token);
+  RETURN_IF_ERROR(RemoveFencedWriters(files, vm_folder_));
+  ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files.List(vm_folder_));
   for (const FolderEntry& entry : entries) {
-    std::string_view prefix = WriterOf(entry.name);
-    bool is_older = !prefix.empty() && prefix != prefix_ &&
-                    prefix.substr(0, kTokenTextSize) <= own_token &&
-                    !entry.name.ends_with(kCandidateSuffix);
-    bool is_other_point =
-        CheckpointFiles::IsCheckpoint(entry.name) && !checkpoints_->IsOwn(entry.name);
-    if (is_older || is_other_point) {
-      RETURN_IF_ERROR(RemoveIfThere(files, folder_ + "/" + entry.name));
+    if (CheckpointFiles::IsCheckpoint(entry.name) && !checkpoints_->IsOwn(entry.name)) {
+      RETURN_IF_ERROR(RemoveIfThere(files, vm_folder_ + "/" + entry.name));
     }
   }
   return {};
@@ -201,9 +181,10 @@ Status Session::StartPack() {
   assert(!ended_);
   PackId id;
   FillRandom(id);
-  Result<std::unique_ptr<PackWriter>> pack = PackWriter::Create(
-      repository_->files_, folder_ + "/" + prefix_ + "." + HexOf(id) + kPackSuffix,
-      repository_->id_, id, prefix_, repository_->limits_.pack_size);
+  Result<std::unique_ptr<PackWriter>> pack =
+      PackWriter::Create(repository_->files_, folder_ + "/" + HexOf(id) + kNewPackSuffix,
+                         repository_->id_, id, name_, repository_->limits_.pack_size);
+  if (pack.status().Is(reason::kNotFound)) return Fail(Fenced("a newer session took over"));
   if (!pack.ok()) return Fail(pack.status());
   std::unique_lock lock(names_mutex_);
   pack_ = *std::move(pack);
@@ -244,7 +225,7 @@ Status Session::EndSealingWhenDone() {
 Status Session::EndSealing() {
   if (sealing_ == nullptr) return {};
   if (sealer_.joinable()) sealer_.join();
-  if (sealed_.Is(reason::kNotFound)) sealed_ = Fenced("a newer session removed its open pack");
+  if (sealed_.Is(reason::kNotFound)) sealed_ = Fenced("a newer session took over");
   if (!sealed_.ok()) return Fail(sealed_);
   // First into the index, then out of the way: at no moment it is in neither.
   Result<uint32_t> number = repository_->AddSealedPack(*sealing_);
@@ -286,7 +267,7 @@ Status Session::WriteCheckpoint(const std::string& disk_id, Bytes state) {
   pack_ids.reserve(referenced_packs_.size());
   for (const uint32_t pack : referenced_packs_) pack_ids.push_back(repository_->index_.IdOf(pack));
   Status written = checkpoints_->Write(disk_id, state, pack_ids);
-  if (written.Is(reason::kNotFound)) written = Fenced("a newer session removed its checkpoint");
+  if (written.Is(reason::kNotFound)) written = Fenced("a newer session took over");
   return written.ok() ? written : Fail(written);
 }
 
@@ -360,13 +341,18 @@ Status Session::CheckReferences(const CommitOptions& options,
   return {};
 }
 
-// The commit point is the rename: it fails for a session that was fenced, since its candidate was
+// The commit point is the rename: it fails for a session that was fenced, since its folder was
 // renamed away.
 Status Session::WriteManifest(const Manifest& manifest) {
   FileSystem& files = repository_->files_;
-  RETURN_IF_ERROR(candidate_->Append(
-      EncodeManifest(manifest, repository_->id_, repository_->naming_, repository_->record_key())));
-  RETURN_IF_ERROR(candidate_->Sync());
+  const std::string candidate_path = folder_ + "/" + kNewManifestFile;
+  Result<std::unique_ptr<File>> candidate = files.CreateExclusive(candidate_path);
+  if (candidate.status().Is(reason::kNotFound)) return Fenced("a newer session took over");
+  RETURN_IF_ERROR(candidate);
+  RETURN_IF_ERROR((*candidate)
+                      ->Append(EncodeManifest(manifest, repository_->id_, repository_->naming_,
+                                              repository_->record_key())));
+  RETURN_IF_ERROR((*candidate)->Sync());
   std::string folder = repository_->ManifestFolder(manifest.vm_pseudonym);
   Status made = files.CreateFolder(folder);
   if (!made.ok() && !made.Is(reason::kAlreadyExists)) return made;
@@ -376,11 +362,10 @@ Status Session::WriteManifest(const Manifest& manifest) {
   std::string sequence = std::to_string(manifest.sequence);
   if (sequence.size() < kSequenceDigits) sequence.insert(0, kSequenceDigits - sequence.size(), '0');
   Status renamed = files.RenameNoReplace(
-      candidate_path_, folder + "/" + sequence + "-" + manifest.backup_id + kManifestSuffix);
-  if (renamed.Is(reason::kNotFound)) return Fenced("a newer session of this VM took over");
+      candidate_path, folder + "/" + sequence + "-" + manifest.backup_id + kManifestSuffix);
+  if (renamed.Is(reason::kNotFound)) return Fenced("a newer session took over");
   RETURN_IF_ERROR(renamed);
-  RETURN_IF_ERROR(files.SyncFolder(folder));
-  return files.SyncFolder(folder_);
+  return files.SyncFolder(folder);
 }
 
 Result<Manifest> Session::Commit(const CommitOptions& options) {
@@ -402,9 +387,8 @@ Result<Manifest> Session::Commit(const CommitOptions& options) {
   RETURN_IF_ERROR(EndSealing());
   if (Status checked = CheckReferences(options, listed); !checked.ok()) {
     // A collector does not wait for a session that was fenced.
-    const bool is_fenced =
-        repository_->files_.OpenForRead(candidate_path_).status().Is(reason::kNotFound);
-    return is_fenced ? Fenced("a newer session of this VM took over") : checked;
+    const bool is_fenced = repository_->files_.List(folder_).status().Is(reason::kNotFound);
+    return is_fenced ? Fenced("a newer session took over") : checked;
   }
   if (options.lock_duration > 0) {
     ASSIGN_OR_RETURN(const RepositoryTime time, repository_->AdvanceTime(false));
@@ -426,29 +410,22 @@ Status Session::Abort() {
   return {};
 }
 
-// What cannot be removed now is removed by the next session of this VM. Only names in the folder of
-// sessions are: a pack that was renamed into place belongs to the repository, even if its folder
-// could not be synced, because other sessions may refer to it already.
+// What cannot be removed now is removed by the next session of this VM. Only what lies in the own
+// folder is: a pack that was renamed into place belongs to the repository, even if its folder could
+// not be synced, because other sessions may refer to it already.
 void Session::RemoveFiles(bool committed) {
   ended_ = true;
   FileSystem& files = repository_->files_;
-  // The next session of the point continues where this pack ends. As long as the candidate is
+  // The next session of the point continues where this pack ends. As long as the own folder is
   // there, a collector leaves the pack alone.
   if (failure_.ok()) static_cast<void>(EndSealing());
   JoinSealing();
-  candidate_.reset();
-  static_cast<void>(files.Remove(candidate_path_));
   {
     std::unique_lock lock(names_mutex_);
     pack_.reset();
   }
-  Result<std::vector<FolderEntry>> entries = files.List(folder_);
-  if (!entries.ok()) return;
-  for (const FolderEntry& entry : *entries) {
-    bool is_own = entry.name.starts_with(prefix_);
-    bool is_done = committed && checkpoints_->IsOwn(entry.name);
-    if (is_own || is_done) static_cast<void>(files.Remove(folder_ + "/" + entry.name));
-  }
+  if (committed) checkpoints_->Remove();
+  static_cast<void>(RemoveWriterFolder(files, folder_));
 }
 
 }  // namespace blockferry

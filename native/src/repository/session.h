@@ -87,8 +87,8 @@ class Session {
 
   Session(Repository* repository, SessionOptions options);
 
-  // Opening: the candidate is created before older sessions are looked for, so that of two that
-  // open at once at least one sees the other.
+  // Opening: the own folder is made before older sessions are looked for, so that of two that open
+  // at once at least one sees the other.
   Status Open();
   Status Fence();
   Status RemoveLeftovers();
@@ -128,10 +128,9 @@ class Session {
 
   Repository* repository_;
   SessionOptions options_;
-  std::string folder_;
-  std::string prefix_;  // Of all file names of this session: its token and a random number.
-  std::string candidate_path_;
-  std::unique_ptr<File> candidate_;
+  std::string vm_folder_;  // Of all sessions of the VM.
+  std::string name_;
+  std::string folder_;  // Of this one, with all that it is about to publish.
   std::optional<CheckpointFiles> checkpoints_;  // Set by the constructor.
 
   // Lock order: this one, then names_mutex_, then the repository's.

@@ -50,6 +50,16 @@ class SessionTest : public testing::TestWithParam<bool> {
     return session->Commit({backup_id, "", {{"d", root, kSize}}, {}});
   }
 
+  std::vector<std::string> SessionFolders() {
+    std::vector<std::string> found;
+    const std::string folder = "/r/sessions/" + vm_;
+    const Result<std::vector<FolderEntry>> entries = files_.List(folder);
+    for (const FolderEntry& entry : *entries) {
+      if (entry.is_folder) found.push_back(folder + "/" + entry.name);
+    }
+    return found;
+  }
+
   std::vector<std::string> SessionFiles() {
     std::vector<std::string> found;
     for (const std::string& path : files_.AllFiles()) {
@@ -153,13 +163,14 @@ TEST_P(SessionTest, IsListedForGoodOnceItIsListed) {
 
 TEST_P(SessionTest, FencesAnOlderSessionThatACrashLeftUnderBothNames) {
   std::unique_ptr<Session> older = Open("p1", {1, 1});
-  ASSERT_EQ(SessionFiles().size(), 1u);
-  ASSERT_TRUE(files_.CreateExclusive(SessionFiles()[0] + ".fenced").ok());
+  const std::string folder = SessionFolders().at(0);
+  ASSERT_TRUE(files_.CreateFolder(folder + ".0123456789abcdef.fenced").ok());
   std::unique_ptr<Session> newer = Open("p2", {1, 2});
   ASSERT_NE(newer, nullptr);
   EXPECT_TRUE(older->Commit({"b1", "", {}, {}}).status().Is(reason::kRunFenced));
   EXPECT_TRUE(newer->Commit({"b2", "", {}, {}}).ok());
   EXPECT_TRUE(SessionFiles().empty());
+  EXPECT_TRUE(SessionFolders().empty());
 }
 
 TEST_P(SessionTest, OfAnOlderTokenIsRefusedWhileANewerIsOpenAndAfterItCommitted) {

@@ -1,5 +1,5 @@
 // Disks of one point into a repository. Nothing is visible before the commit: the native session
-// writes packs and a candidate, and the manifest by one rename.
+// writes packs, and the manifest by one rename.
 import { type Logger, wallMs } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type {

@@ -1,0 +1,178 @@
+// What the collector does in single, chosen situations; collection_model_test.cc plays all others.
+#include "repository/collector.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/crash_files.h"
+#include "repository/model_disk.h"
+#include "repository/pack_file_name.h"
+#include "repository/pack_reader.h"
+
+namespace blockferry {
+namespace {
+
+constexpr char kFolder[] = "/r";
+constexpr uint64_t kUndoWindow = 1000;  // Seconds.
+
+class TestClock final : public Clock {
+ public:
+  ClockReading Read() override { return reading; }
+  ClockReading reading{1'800'000'000, {std::byte{1}}, 100};
+};
+
+class CollectorTest : public testing::Test {
+ protected:
+  CollectorTest() { EXPECT_TRUE(Repository::Create(files_, kFolder).ok()); }
+
+  std::unique_ptr<Repository> Open() {
+    RepositoryLimits limits;
+    limits.pack_size = 3 * kBlockSize;
+    limits.index_memory = 1;
+    limits.clock = &clock_;
+    return *Repository::Open(files_, kFolder, false, limits);
+  }
+
+  std::string Vm(const std::string& name) { return Open()->naming().Pseudonym(name); }
+
+  std::unique_ptr<Session> OpenSession(Repository& repository, const std::string& vm) {
+    ++number_;
+    Result<std::unique_ptr<Session>> session = repository.OpenSession(
+        {repository.naming().Pseudonym(vm), "point-" + std::to_string(number_), {1, number_}});
+    EXPECT_TRUE(session.ok()) << session.status().message();
+    return *std::move(session);
+  }
+
+  Result<Manifest> StoreAndCommit(Session& session, const std::string& backup_id,
+                                  const ModelDisk& disk) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<DiskWriter> writer,
+                     session.OpenDisk("d", kModelDiskSize, std::nullopt));
+    for (const auto& [index, content] : disk) {
+      RETURN_IF_ERROR(PutContent(*writer, index, content));
+    }
+    ASSIGN_OR_RETURN(const std::optional<Digest> root, writer->Finish());
+    return session.Commit({backup_id, "", {{"d", root, kModelDiskSize}}, {}});
+  }
+
+  Manifest BackUp(const std::string& vm, const std::string& backup_id, const ModelDisk& disk) {
+    const std::unique_ptr<Repository> repository = Open();
+    const std::unique_ptr<Session> session = OpenSession(*repository, vm);
+    Result<Manifest> manifest = StoreAndCommit(*session, backup_id, disk);
+    EXPECT_TRUE(manifest.ok()) << manifest.status().message();
+    return *std::move(manifest);
+  }
+
+  Status Remove(const std::string& vm, const std::string& backup_id) {
+    return Open()->RemoveBackup(Vm(vm), backup_id);
+  }
+  void PassUndoWindow() { clock_.reading.since_boot += 2 * kUndoWindow; }
+
+  Result<CollectReport> Collect(const std::vector<std::string>& dead_sessions = {}) {
+    const std::unique_ptr<Repository> repository = Open();
+    CollectOptions options;
+    options.token = {1, ++number_};
+    options.undo_window = kUndoWindow;
+    options.dead_sessions = dead_sessions;
+    const Cancel cancel;
+    Progress progress;
+    return blockferry::Collect(repository.get(), options, &cancel, &progress);
+  }
+
+  // Empty when the backup reads back as that disk.
+  std::string Compare(const Manifest& manifest, const ModelDisk& disk) {
+    bool failed = false;
+    return CompareModelDisk(*Open(), manifest.disks.at(0).root, disk, &failed);
+  }
+
+  // The pack that holds the block as a whole or as a patch, empty without one.
+  std::string PackOf(const Content& content) {
+    const std::unique_ptr<Repository> repository = Open();
+    const Digest name = repository->naming().ChunkName(BytesOf(content));
+    const RepositoryId id = repository->info().repository_id;
+    for (const std::string& path : files_.AllFiles()) {
+      const std::optional<PackFileName> file = ParsePackFileName(path.substr(path.rfind('/') + 1));
+      if (!file || file->kind != PackFileName::Kind::kPack) continue;
+      const Result<PackTable> table = ReadPackTable(files_, path, id, file->id);
+      if (!table.ok()) continue;
+      for (const PackEntry& entry : table->entries) {
+        if (entry.name == name) return path;
+      }
+    }
+    return "";
+  }
+
+  CrashFiles files_;
+  TestClock clock_;
+  uint64_t number_ = 0;
+};
+
+TEST_F(CollectorTest, LetsNoSessionThatWasFencedPublishAPack) {
+  BackUp("v", "v-1", {{0, {1, 0}}, {1, {2, 0}}, {2, {3, 0}}});
+  const std::unique_ptr<Repository> stopped = Open();
+  const std::unique_ptr<Session> session = OpenSession(*stopped, "v");
+  std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kModelDiskSize, std::nullopt);
+  // It is stopped here. The base of the patch it is about to lay goes.
+  ASSERT_TRUE(Remove("v", "v-1").ok());
+  PassUndoWindow();
+  ASSERT_TRUE(Collect(*Open()->ListOpenSessions()).ok());
+  ASSERT_EQ(PackOf({1, 0}), "");
+  const Result<bool> put = PutContent(*writer, 0, {1, 1});
+  Status gone_on = put.status();
+  if (gone_on.ok()) gone_on = ToStatus(writer->Finish());
+  if (gone_on.ok()) gone_on = ToStatus(session->Commit({"v-2", "", {}, {}}));
+  EXPECT_TRUE(gone_on.Is(reason::kRunFenced)) << gone_on.message();
+  const ModelDisk disk{{0, {1, 1}}};
+  EXPECT_EQ(Compare(BackUp("w", "w-1", disk), disk), "");
+}
+
+TEST_F(CollectorTest, DeletesNothingWhenAPackCannotTellItsBases) {
+  BackUp("v", "v-1", {{0, {1, 0}}, {1, {2, 0}}, {2, {3, 0}}});
+  const ModelDisk disk{{0, {1, 1}}, {5, {71, 0}}, {6, {72, 0}}, {7, {73, 0}}};
+  const Manifest kept = BackUp("w", "w-1", disk);
+  ASSERT_TRUE(Remove("v", "v-1").ok());
+  PassUndoWindow();
+  const std::string path = PackOf({1, 1});
+  ByteVector& bytes = *files_.Content(path);
+  const ByteVector whole = bytes;
+  bytes[bytes.size() - 40] ^= std::byte{1};
+  const Status collected = ToStatus(Collect());
+  EXPECT_TRUE(collected.Is(reason::kCollectionBlocked)) << collected.message();
+  EXPECT_NE(collected.message().find(path), std::string::npos) << collected.message();
+  bytes = whole;
+  EXPECT_TRUE(Collect().ok());
+  EXPECT_EQ(Compare(kept, disk), "");
+}
+
+TEST_F(CollectorTest, TakesNoPatchForACopyOfAWholeChunk) {
+  const Content base{1, 1};
+  BackUp("v", "v-1", {{0, base}, {1, {2, 0}}, {2, {3, 0}}});
+  BackUp("w", "w-1", {{0, {3, 0}}});
+  BackUp("w", "w-2", {{0, {1, 0}}, {1, {90, 0}}, {2, {91, 0}}});
+  const std::unique_ptr<Repository> repository = Open();
+  const std::unique_ptr<Session> session = OpenSession(*repository, "t");
+  std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kModelDiskSize, std::nullopt);
+  // What is live of the first pack is copied; the base is not. It waits for the session.
+  ASSERT_TRUE(Remove("v", "v-1").ok());
+  PassUndoWindow();
+  const Result<CollectReport> waiting = Collect();
+  ASSERT_TRUE(waiting.ok());
+  ASSERT_EQ(waiting->copied.count, 1u);
+  ASSERT_EQ(waiting->deleted.count, 0u);
+  // Another one stores the base's content as a patch, and the session lays its own over the base.
+  BackUp("u", "u-1", {{0, base}});
+  const Result<bool> laid = PutPatch(*writer, 0, {1, 2}, base);
+  ASSERT_TRUE(laid.ok() && *laid);
+  const std::optional<Digest> root = *writer->Finish();
+  const Result<Manifest> kept = session->Commit({"t-1", "", {{"d", root, kModelDiskSize}}, {}});
+  ASSERT_TRUE(kept.ok()) << kept.status().message();
+  const Result<CollectReport> collected = Collect();
+  ASSERT_TRUE(collected.ok());
+  EXPECT_EQ(collected->spared.count, 1u);
+  EXPECT_EQ(Compare(*kept, {{0, {1, 2}}}), "");
+}
+
+}  // namespace
+}  // namespace blockferry
