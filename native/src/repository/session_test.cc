@@ -465,11 +465,12 @@ TEST_P(SessionTest, LeavesNothingBehindWhenItAborts) {
     std::unique_ptr<Session> session = Open("p1", {1, 1});
     std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kSize, std::nullopt);
     ASSERT_TRUE(WriteTestDisk(*writer, disk_, kSize, 20).ok());
-    EXPECT_EQ(SessionFiles().size(), 2u);
+    EXPECT_EQ(SessionFiles().size(), 1u);
     EXPECT_TRUE(session->Abort().ok());
     EXPECT_TRUE(session->Abort().ok());
   }
   EXPECT_TRUE(SessionFiles().empty());
+  EXPECT_TRUE(SessionFolders().empty());
 }
 
 // A disk of random blocks up to one that fills the first pack, known blocks from there on.
