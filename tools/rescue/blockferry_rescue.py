@@ -301,18 +301,18 @@ class Repository:
         root = os.path.join(self.folder, "manifests")
         for vm in sorted(os.listdir(root)):
             names = sorted(os.listdir(os.path.join(root, vm)))
-            # A mark is the name of its manifest with 16 hex digits and its kind.
-            marks = {(name[:-25], name[-8:]) for name in names}
+            # A mark is the name of its manifest with an id, a time and its kind.
+            marks = {(name.rsplit(".", 3)[0], name.rsplit(".", 1)[-1]) for name in names}
             for name in names:
                 if not name.endswith(".manifest"):
                     continue
                 stem = name[:-9]
-                if (stem, ".dropped") in marks:
+                if (stem, "dropped") in marks:
                     continue
                 path = os.path.join(root, vm, name)
                 try:
                     manifest = Manifest(self, path)
-                    manifest.removed = (stem, ".removed") in marks
+                    manifest.removed = any((stem, kind) in marks for kind in ("removed", "expiring"))
                     yield manifest
                 except Damage as damage:
                     print("rescue: passed over %s: %s" % (path, damage), file=sys.stderr)

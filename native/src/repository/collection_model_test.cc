@@ -246,6 +246,8 @@ class History {
       if (OneIn(2)) orders.emplace_back(0, id);
     }
     Administrate(files_, orders);
+    // Their undo windows begin.
+    if (!OneIn(4)) RunCollector(files_, ++number_, Fences::kNobody);
     if (!OneIn(4)) clock_.reading.since_boot += 2 * kUndoWindow;
     // A session that was left behind, and a collection that ended somewhere.
     if (OneIn(3)) KillOneBackup();

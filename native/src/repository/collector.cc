@@ -44,9 +44,8 @@ class Collector {
 
   Result<CollectReport> Run() {
     RETURN_IF_ERROR(repository_.CheckWritable("collect"));
-    ASSIGN_OR_RETURN(const RepositoryTime time, repository_.AdvanceTime(false));
-    now_ = time.now;
     if (options_.dry_run) {
+      RETURN_IF_ERROR(ReadTime());
       RETURN_IF_ERROR(Look());
       RETURN_IF_ERROR(Mark());
       Foresee();
@@ -160,31 +159,75 @@ class Collector {
   bool IsExpired(const ListedManifest& listed) const {
     if (listed.is_dropped) return true;
     if (!listed.removed_time || listed.is_held) return false;
+    if (!listed.manifest && !listed.is_corrupt()) return false;
     if (listed.manifest && listed.manifest->lock_until > now_) return false;
-    return *listed.removed_time <= now_ && now_ - *listed.removed_time >= options_.undo_window;
+    const std::optional<uint64_t> time = ExpiryStart(listed);
+    return time && *time <= now_ && now_ - *time >= options_.undo_window;
+  }
+
+  // When the undo window of a removed backup begins: when a collector saw the latest of its marks
+  // first, since a remover may have been stopped between its look at the time and its mark.
+  std::optional<uint64_t> ExpiryStart(const ListedManifest& listed) const {
+    std::optional<uint64_t> start;
+    for (const ManifestMark& mark : listed.marks) {
+      if (!mark.is_removal()) continue;
+      const uint64_t seen = mark.kind == ManifestMark::Kind::kExpiring ? mark.time : now_;
+      start = std::max(start.value_or(0), seen);
+    }
+    return start;
   }
 
   Status DropExpired() {
-    ASSIGN_OR_RETURN(const std::vector<ListedManifest> listed,
-                     repository_.ListManifests(std::nullopt));
-    for (const ListedManifest& one : listed) {
+    ASSIGN_OR_RETURN(std::vector<ListedManifest> listed, repository_.ListManifests(std::nullopt));
+    // Read after the marks were: no mark is younger. However late it is renamed, it keeps its id.
+    RETURN_IF_ERROR(ReadTime());
+    for (ListedManifest& one : listed) {
       RETURN_IF_ERROR(cancel_->Check());
+      RETURN_IF_ERROR(StartExpiry(&one));
       if (IsExpired(one)) RETURN_IF_ERROR(Drop(one));
     }
     return RemoveOldMarks();
   }
 
+  Status ReadTime() {
+    ASSIGN_OR_RETURN(const RepositoryTime time, repository_.AdvanceTime(false));
+    now_ = time.now;
+    return {};
+  }
+
+  Status StartExpiry(ListedManifest* listed) {
+    bool has_started = false;
+    for (ManifestMark& mark : listed->marks) {
+      if (mark.kind != ManifestMark::Kind::kRemoved || listed->is_held) continue;
+      ManifestMark expiring = mark;
+      expiring.kind = ManifestMark::Kind::kExpiring;
+      expiring.time = now_;
+      const Status renamed = files_.Rename(NameOf(mark), NameOf(expiring));
+      if (IsGoneAlready(renamed)) continue;
+      RETURN_IF_ERROR(renamed);
+      mark = expiring;
+      has_started = true;
+    }
+    return has_started ? files_.SyncFolder(FolderOf(listed->path)) : Status();
+  }
+
   // From the renaming of the mark on nobody has the backup back. A collector that was fenced
   // meanwhile may rename as well: the mark is the one that was looked at, or there is none.
   Status Drop(const ListedManifest& listed) {
-    const std::string stem = StemOf(listed.path);
     const std::string folder = FolderOf(listed.path);
     if (!listed.is_dropped) {
-      using Kind = ManifestMark::Kind;
-      const Status dropped = files_.Rename(NameOf({stem, Kind::kRemoved, *listed.removed_time}),
-                                           NameOf({stem, Kind::kDropped, *listed.removed_time}));
-      if (IsGoneAlready(dropped)) return {};
-      RETURN_IF_ERROR(dropped);
+      const std::optional<uint64_t> start = ExpiryStart(listed);
+      const auto latest =
+          std::find_if(listed.marks.begin(), listed.marks.end(), [&](const ManifestMark& mark) {
+            return mark.kind == ManifestMark::Kind::kExpiring && mark.time == start;
+          });
+      // Somebody took a mark away that was just to be renamed.
+      if (latest == listed.marks.end()) return {};
+      ManifestMark dropped = *latest;
+      dropped.kind = ManifestMark::Kind::kDropped;
+      const Status renamed = files_.Rename(NameOf(*latest), NameOf(dropped));
+      if (IsGoneAlready(renamed)) return {};
+      RETURN_IF_ERROR(renamed);
       RETURN_IF_ERROR(files_.SyncFolder(folder));
     }
     RETURN_IF_ERROR(RemoveIfThere(listed.path));
@@ -198,15 +241,15 @@ class Collector {
     const std::string manifests = repository_.Path(kManifestsFolder);
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(manifests));
     for (const FolderEntry& vm : vms) {
+      if (!vm.is_folder || !IsPseudonym(vm.name)) continue;
       const std::string folder = manifests + "/" + vm.name;
       ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
-      std::set<std::string> stems;
-      for (const FolderEntry& entry : entries) {
-        if (entry.name.ends_with(kManifestSuffix)) stems.insert(StemOf(entry.name));
-      }
       for (const FolderEntry& entry : entries) {
         const std::optional<ManifestMark> mark = ParseManifestMark(entry.name);
-        if (!mark || stems.contains(mark->stem)) continue;
+        if (!mark) continue;
+        const std::string manifest = folder + "/" + mark->stem + kManifestSuffix;
+        const Status there = ToStatus(files_.OpenForRead(manifest));
+        if (!IsGoneAlready(there)) continue;
         RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
       }
     }
@@ -351,11 +394,13 @@ class Collector {
         continue;
       }
       if (!one.manifest) {
-        return Status(reason::kCollectionBlocked,
-                      "collect repository " + repository_.folder_ + ": " + one.damage.message() +
-                          "; nothing is deleted as long as it is not known what that backup "
-                          "needs: bring the file back, or remove the backup",
-                      {{"path", one.path}});
+        return Status(
+            reason::kCollectionBlocked,
+            "collect repository " + repository_.folder_ + ": " + one.damage.message() +
+                "; nothing is deleted as long as it is not known what that backup "
+                "needs: bring the file back, or " +
+                (one.backup_id.empty() ? "move it out of the repository" : "remove the backup"),
+            {{"path", one.path}});
       }
       for (const ManifestDisk& disk : one.manifest->disks) {
         if (!disk.root) continue;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -22,6 +23,16 @@ class TestClock final : public Clock {
  public:
   ClockReading Read() override { return reading; }
   ClockReading reading{1'800'000'000, {std::byte{1}}, 100};
+};
+
+// A share on which somebody took the right to read one file away.
+class DenyingFiles final : public CrashFiles {
+ public:
+  Result<std::unique_ptr<File>> OpenForRead(const std::string& path) override {
+    if (path == denied) return Status(reason::kRepositoryDenied, "open " + path);
+    return CrashFiles::OpenForRead(path);
+  }
+  std::string denied;
 };
 
 class CollectorTest : public testing::Test {
@@ -69,6 +80,26 @@ class CollectorTest : public testing::Test {
     return Open()->RemoveBackup(Vm(vm), backup_id);
   }
   void PassUndoWindow() { clock_.reading.since_boot += 2 * kUndoWindow; }
+  // The next collection drops it.
+  void RemoveForGood(const std::string& vm, const std::string& backup_id) {
+    ASSERT_TRUE(Remove(vm, backup_id).ok());
+    ASSERT_TRUE(Collect().ok());
+    PassUndoWindow();
+  }
+
+  std::vector<std::string> Marks() {
+    std::vector<std::string> marks;
+    for (const std::string& path : files_.AllFiles()) {
+      if (ParseManifestMark(path)) marks.push_back(path);
+    }
+    return marks;
+  }
+  bool IsListed(const std::string& vm, const std::string& backup_id) {
+    const Result<std::vector<ListedManifest>> listed = Open()->ListManifests(Vm(vm));
+    return std::any_of(listed->begin(), listed->end(), [&](const ListedManifest& one) {
+      return one.backup_id == backup_id && !one.is_dropped;
+    });
+  }
 
   Result<CollectReport> Collect(const std::vector<std::string>& dead_sessions = {}) {
     const std::unique_ptr<Repository> repository = Open();
@@ -104,7 +135,7 @@ class CollectorTest : public testing::Test {
     return "";
   }
 
-  CrashFiles files_;
+  DenyingFiles files_;
   TestClock clock_;
   uint64_t number_ = 0;
 };
@@ -115,8 +146,7 @@ TEST_F(CollectorTest, LetsNoSessionThatWasFencedPublishAPack) {
   const std::unique_ptr<Session> session = OpenSession(*stopped, "v");
   std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kModelDiskSize, std::nullopt);
   // It is stopped here. The base of the patch it is about to lay goes.
-  ASSERT_TRUE(Remove("v", "v-1").ok());
-  PassUndoWindow();
+  RemoveForGood("v", "v-1");
   ASSERT_TRUE(Collect(*Open()->ListOpenSessions()).ok());
   ASSERT_EQ(PackOf({1, 0}), "");
   const Result<bool> put = PutContent(*writer, 0, {1, 1});
@@ -132,8 +162,7 @@ TEST_F(CollectorTest, DeletesNothingWhenAPackCannotTellItsBases) {
   BackUp("v", "v-1", {{0, {1, 0}}, {1, {2, 0}}, {2, {3, 0}}});
   const ModelDisk disk{{0, {1, 1}}, {5, {71, 0}}, {6, {72, 0}}, {7, {73, 0}}};
   const Manifest kept = BackUp("w", "w-1", disk);
-  ASSERT_TRUE(Remove("v", "v-1").ok());
-  PassUndoWindow();
+  RemoveForGood("v", "v-1");
   const std::string path = PackOf({1, 1});
   ByteVector& bytes = *files_.Content(path);
   const ByteVector whole = bytes;
@@ -155,8 +184,7 @@ TEST_F(CollectorTest, TakesNoPatchForACopyOfAWholeChunk) {
   const std::unique_ptr<Session> session = OpenSession(*repository, "t");
   std::unique_ptr<DiskWriter> writer = *session->OpenDisk("d", kModelDiskSize, std::nullopt);
   // What is live of the first pack is copied; the base is not. It waits for the session.
-  ASSERT_TRUE(Remove("v", "v-1").ok());
-  PassUndoWindow();
+  RemoveForGood("v", "v-1");
   const Result<CollectReport> waiting = Collect();
   ASSERT_TRUE(waiting.ok());
   ASSERT_EQ(waiting->copied.count, 1u);
@@ -172,6 +200,63 @@ TEST_F(CollectorTest, TakesNoPatchForACopyOfAWholeChunk) {
   ASSERT_TRUE(collected.ok());
   EXPECT_EQ(collected->spared.count, 1u);
   EXPECT_EQ(Compare(*kept, {{0, {1, 2}}}), "");
+}
+
+TEST_F(CollectorTest, GivesTheWholeUndoWindowToAMarkThatCameLate) {
+  BackUp("v", "v-1", {{0, {1, 0}}});
+  ASSERT_TRUE(Remove("v", "v-1").ok());
+  // Between its look at the time and its mark the remover was stopped for longer than the window.
+  PassUndoWindow();
+  ASSERT_TRUE(Collect().ok());
+  clock_.reading.since_boot += kUndoWindow - 1;
+  ASSERT_TRUE(Collect().ok());
+  EXPECT_TRUE(IsListed("v", "v-1"));
+  clock_.reading.since_boot += 1;
+  const Result<CollectReport> report = Collect();
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(report->dropped_backups.size(), 1u);
+  EXPECT_TRUE(Marks().empty());
+}
+
+TEST_F(CollectorTest, ForgetsARefusedRemovalWhenTheHoldEnds) {
+  BackUp("v", "v-1", {{0, {1, 0}}});
+  ASSERT_TRUE(Open()->HoldBackup(Vm("v"), "v-1").ok());
+  // The remover saw the hold and was killed before it took its mark back.
+  ManifestMark mark = *ParseManifestMark(Marks().at(0));
+  mark.kind = ManifestMark::Kind::kRemoved;
+  mark.time = 1;
+  ASSERT_TRUE(files_.CreateExclusive(NameOf(mark)).ok());
+  ASSERT_TRUE(Collect().ok());
+  PassUndoWindow();
+  ASSERT_TRUE(Open()->ReleaseBackup(Vm("v"), "v-1").ok());
+  EXPECT_TRUE(Marks().empty());
+  ASSERT_TRUE(Collect().ok());
+  EXPECT_TRUE(IsListed("v", "v-1"));
+}
+
+TEST_F(CollectorTest, LeavesAHoldThatIsNotItsOwn) {
+  BackUp("v", "v-1", {{0, {1, 0}}});
+  ASSERT_TRUE(Open()->HoldBackup(Vm("v"), "v-1").ok());
+  const std::string first = Marks().at(0);
+  ASSERT_TRUE(Open()->HoldBackup(Vm("v"), "v-1").ok());
+  EXPECT_EQ(Marks().size(), 2u);
+  // The first is taken back late.
+  ASSERT_TRUE(files_.Remove(first).ok());
+  EXPECT_TRUE(Remove("v", "v-1").Is(reason::kBackupHeld));
+  ASSERT_TRUE(Open()->ReleaseBackup(Vm("v"), "v-1").ok());
+  EXPECT_TRUE(Remove("v", "v-1").ok());
+}
+
+TEST_F(CollectorTest, TakesAManifestThatItMayNotReadForLocked) {
+  BackUp("v", "v-1", {{0, {1, 0}}});
+  BackUp("v", "v-2", {{0, {2, 0}}});
+  RemoveForGood("v", "v-1");
+  files_.denied = Open()->ListManifests(Vm("v"))->at(0).path;
+  EXPECT_TRUE(Collect().status().Is(reason::kCollectionBlocked));
+  files_.denied.clear();
+  EXPECT_TRUE(IsListed("v", "v-1"));
+  files_.denied = Open()->ListManifests(Vm("v"))->at(1).path;
+  EXPECT_TRUE(Remove("v", "v-2").Is(reason::kRepositoryDenied));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/status.h"
+#include "repository/manifest_mark.h"
 #include "repository/naming.h"
 
 namespace blockferry {
@@ -47,12 +48,17 @@ struct ListedManifest {
   // From the file's name, which a damaged file has, too; empty in a name that is none of ours.
   uint64_t sequence = 0;
   std::string backup_id;
-  bool is_held = false;  // Nobody removes it.
+  std::vector<ManifestMark> marks;  // Their stem is the path without its suffix.
+  bool is_held = false;             // Nobody removes it.
   // Repository time at which it was removed; it can be undeleted until it is dropped.
   std::optional<uint64_t> removed_time;
   bool is_dropped = false;  // On its way out: what it needs may be gone.
   std::optional<Manifest> manifest;
   Status damage;  // Ok exactly when there is a manifest.
+
+  // It was read, and is not what was written: nobody can tell any more what it was. Any other
+  // failure may be gone the next time.
+  bool is_corrupt() const { return damage.Is(reason::kManifestCorrupt); }
 };
 
 // 1 to 64 of A-Z a-z 0-9 . _ - and not starting with a dot: usable as part of a file name.

@@ -34,12 +34,15 @@ std::optional<ManifestFileName> ParseManifestName(std::string_view name) {
 }
 
 // The latest removal counts.
-void SetMark(const ManifestMark& mark, ListedManifest* listed) {
+void SetMark(ManifestMark mark, const std::string& stem, ListedManifest* listed) {
   using Kind = ManifestMark::Kind;
+  mark.stem = stem;
   if (mark.kind == Kind::kHeld) listed->is_held = true;
   if (mark.kind == Kind::kDropped) listed->is_dropped = true;
-  if (mark.kind != Kind::kRemoved) return;
-  listed->removed_time = std::max(listed->removed_time.value_or(0), mark.time);
+  if (mark.is_removal()) {
+    listed->removed_time = std::max(listed->removed_time.value_or(0), mark.time);
+  }
+  listed->marks.push_back(std::move(mark));
 }
 
 }  // namespace
@@ -60,8 +63,10 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
   for (const FolderEntry& entry : *entries) {
     if (!entry.name.ends_with(kManifestSuffix)) continue;
     ListedManifest one;
-    for (const ManifestMark& mark : marks[StemOf(entry.name)]) SetMark(mark, &one);
     one.path = folder + "/" + entry.name;
+    for (const ManifestMark& mark : marks[StemOf(entry.name)]) {
+      SetMark(mark, StemOf(one.path), &one);
+    }
     std::optional<ManifestFileName> name = ParseManifestName(entry.name);
     Result<ByteVector> bytes = ReadWholeFile(files, one.path, manifest_format::kFileSizeMax);
     if (bytes.status().Is(reason::kNotFound)) continue;

@@ -1,11 +1,14 @@
-// Marks beside a manifest, told by their names alone:
+// Marks beside a manifest, told by their names alone; id and time are 16 hex digits each:
 //
-//   <sequence>-<backup id>.held                  nobody removes the backup
-//   <sequence>-<backup id>.<time>.removed        removed at that repository time, 16 hex digits
-//   <sequence>-<backup id>.<time>.dropped        its undo window is over: it goes for good
+//   <sequence>-<backup id>.<id>.held               nobody removes the backup
+//   <sequence>-<backup id>.<id>.<time>.removed     removed, at that repository time
+//   <sequence>-<backup id>.<id>.<time>.expiring    a collector saw that; its undo window runs
+//                                                  from that time on
+//   <sequence>-<backup id>.<id>.<time>.dropped     its undo window is over: it goes for good
 //
-// A removed backup is undeleted by removing its mark and dropped by renaming it: one of the two
-// wins, and neither meets a mark that was made later.
+// The id is drawn anew for each mark and stays when it is renamed: whoever saw a mark changes that
+// one or none, never one that was made later. A removed backup is undeleted by removing its mark
+// and dropped by renaming it: one of the two wins.
 #ifndef BLOCKFERRY_REPOSITORY_MANIFEST_MARK_H_
 #define BLOCKFERRY_REPOSITORY_MANIFEST_MARK_H_
 
@@ -17,10 +20,14 @@
 namespace blockferry {
 
 struct ManifestMark {
-  enum class Kind { kHeld, kRemoved, kDropped };
+  enum class Kind { kHeld, kRemoved, kExpiring, kDropped };
   std::string stem;  // The manifest's name, or path, without its suffix.
   Kind kind = Kind::kHeld;
+  uint64_t id = 0;
   uint64_t time = 0;  // Of a kHeld: 0.
+
+  // Whether it says that the backup was removed and can be undeleted.
+  bool is_removal() const { return kind == Kind::kRemoved || kind == Kind::kExpiring; }
 };
 
 // Without value for any other file.

@@ -144,8 +144,10 @@ class Repository : public ChunkReader {
   Status SyncManifests(const std::string& vm_pseudonym);
   Result<ListedManifest> FindManifest(const std::string& vm_pseudonym, const std::string& backup_id,
                                       std::string_view doing);
-  Status SetMark(const ListedManifest& listed, ManifestMark::Kind kind, uint64_t time);
-  Status RemoveMark(const ListedManifest& listed, ManifestMark::Kind kind, uint64_t time);
+  Result<ManifestMark> SetMark(const ListedManifest& listed, ManifestMark::Kind kind,
+                               uint64_t time);
+  // Those that are gone already are no failure.
+  Status RemoveMarks(const std::vector<ManifestMark>& marks);
   Status RefreshFolder(std::byte number);
   Status ReadTable(const std::string& path, const ListedPack& listed);
   Result<size_t> ReadAnyPlace(const ReadOptions& options, const Digest& name, MutableBytes plain,

@@ -34,6 +34,7 @@ inline constexpr char kDeadSuffix[] = ".dead";
 inline constexpr char kMovedSuffix[] = ".moved";
 inline constexpr char kManifestSuffix[] = ".manifest";
 inline constexpr char kRemovedSuffix[] = ".removed";
+inline constexpr char kExpiringSuffix[] = ".expiring";
 inline constexpr char kDroppedSuffix[] = ".dropped";
 inline constexpr char kHeldSuffix[] = ".held";
 inline constexpr char kSessionsSuffix[] = ".sessions";

@@ -1,6 +1,8 @@
 // Removing backups, and keeping them from being removed. Nothing is deleted here: marks beside the
 // manifests say what the next collection may do.
+#include "core/endian.h"
 #include "repository/repository.h"
+#include "repository/writer_folder.h"
 
 namespace blockferry {
 namespace {
@@ -21,6 +23,14 @@ Status Held(const std::string& backup_id) {
                 {{"name", backup_id}});
 }
 
+std::vector<ManifestMark> RemovalsOf(const ListedManifest& listed) {
+  std::vector<ManifestMark> removals;
+  for (const ManifestMark& mark : listed.marks) {
+    if (mark.is_removal()) removals.push_back(mark);
+  }
+  return removals;
+}
+
 }  // namespace
 
 Result<RepositoryTime> Repository::AdvanceTime(bool confirmed) {
@@ -39,27 +49,30 @@ Result<ListedManifest> Repository::FindManifest(const std::string& vm_pseudonym,
   return NotThere(doing, backup_id, "this VM has none of that id");
 }
 
-Status Repository::SetMark(const ListedManifest& listed, Kind kind, uint64_t time) {
-  const std::string path = NameOf({StemOf(listed.path), kind, time});
-  const Result<std::unique_ptr<File>> made = files_.CreateExclusive(path);
-  if (!made.ok() && !made.status().Is(reason::kAlreadyExists)) return made.status();
-  return files_.SyncFolder(FolderOf(path));
+Result<ManifestMark> Repository::SetMark(const ListedManifest& listed, Kind kind, uint64_t time) {
+  ManifestMark mark{StemOf(listed.path), kind, 0, time};
+  std::array<std::byte, sizeof(mark.id)> random;
+  FillRandom(random);
+  mark.id = LoadLe<uint64_t>(random.data());
+  RETURN_IF_ERROR(files_.CreateExclusive(NameOf(mark)));
+  RETURN_IF_ERROR(files_.SyncFolder(FolderOf(mark.stem)));
+  return mark;
 }
 
-Status Repository::RemoveMark(const ListedManifest& listed, Kind kind, uint64_t time) {
-  const std::string path = NameOf({StemOf(listed.path), kind, time});
-  RETURN_IF_ERROR(files_.Remove(path));
-  return files_.SyncFolder(FolderOf(path));
+Status Repository::RemoveMarks(const std::vector<ManifestMark>& marks) {
+  for (const ManifestMark& mark : marks) RETURN_IF_ERROR(RemoveIfThere(files_, NameOf(mark)));
+  return marks.empty() ? Status() : files_.SyncFolder(FolderOf(marks.front().stem));
 }
 
 // Removing and holding each set their mark first and then look for the other's: of two at once at
-// least one sees the other and gives way.
+// least one sees the other and gives way. Each takes back its own mark and no other.
 Status Repository::RemoveBackup(const std::string& vm_pseudonym, const std::string& backup_id) {
   ASSIGN_OR_RETURN(const ListedManifest found, FindManifest(vm_pseudonym, backup_id, "remove"));
   if (found.is_held) return Held(backup_id);
+  // Of one that is corrupt the lock cannot be read, nor can anything else.
+  if (!found.manifest && !found.is_corrupt()) return found.damage;
   if (found.removed_time) return {};
   ASSIGN_OR_RETURN(const RepositoryTime time, AdvanceTime(false));
-  // Of one that is damaged the lock cannot be read, nor can anything else.
   if (found.manifest && found.manifest->lock_until > time.now) {
     const std::string until = std::to_string(found.manifest->lock_until);
     return Status(reason::kBackupLocked,
@@ -68,37 +81,45 @@ Status Repository::RemoveBackup(const std::string& vm_pseudonym, const std::stri
                       "; wait",
                   {{"name", backup_id}, {"lock_until", until}});
   }
-  RETURN_IF_ERROR(SetMark(found, Kind::kRemoved, time.now));
-  ASSIGN_OR_RETURN(const ListedManifest marked, FindManifest(vm_pseudonym, backup_id, "remove"));
-  if (!marked.is_held) return {};
-  static_cast<void>(RemoveMark(found, Kind::kRemoved, time.now));
+  ASSIGN_OR_RETURN(const ManifestMark mark, SetMark(found, Kind::kRemoved, time.now));
+  const Result<ListedManifest> marked = FindManifest(vm_pseudonym, backup_id, "remove");
+  if (marked.ok() && !marked->is_held) return {};
+  RETURN_IF_ERROR(RemoveMarks({mark}));
+  RETURN_IF_ERROR(marked);
   return Held(backup_id);
 }
 
 Status Repository::UndeleteBackup(const std::string& vm_pseudonym, const std::string& backup_id) {
   for (;;) {
     ASSIGN_OR_RETURN(const ListedManifest found, FindManifest(vm_pseudonym, backup_id, "undelete"));
+    // A collector may have renamed a mark meanwhile: the next look tells.
     if (!found.removed_time) return {};
-    const Status removed = RemoveMark(found, Kind::kRemoved, *found.removed_time);
-    // Somebody else undeleted it, or a collector dropped it: the next look tells which.
-    if (!removed.ok() && !removed.Is(reason::kNotFound)) return removed;
+    RETURN_IF_ERROR(RemoveMarks(RemovalsOf(found)));
   }
 }
 
 Status Repository::HoldBackup(const std::string& vm_pseudonym, const std::string& backup_id) {
   ASSIGN_OR_RETURN(const ListedManifest found, FindManifest(vm_pseudonym, backup_id, "hold"));
-  RETURN_IF_ERROR(SetMark(found, Kind::kHeld, 0));
+  // Also when it is held: whose mark that is may be about to take it back.
+  ASSIGN_OR_RETURN(const ManifestMark mark, SetMark(found, Kind::kHeld, 0));
   const Result<ListedManifest> marked = FindManifest(vm_pseudonym, backup_id, "hold");
   if (marked.ok() && !marked->removed_time) return {};
-  if (!found.is_held) static_cast<void>(RemoveMark(found, Kind::kHeld, 0));
+  RETURN_IF_ERROR(RemoveMarks({mark}));
   RETURN_IF_ERROR(marked);
   return NotThere("hold", backup_id, "it is removed; undelete it first");
 }
 
 Status Repository::ReleaseBackup(const std::string& vm_pseudonym, const std::string& backup_id) {
   ASSIGN_OR_RETURN(const ListedManifest found, FindManifest(vm_pseudonym, backup_id, "release"));
-  const Status removed = RemoveMark(found, Kind::kHeld, 0);
-  return removed.Is(reason::kNotFound) ? Status() : removed;
+  if (!found.is_held) return {};
+  // A removal that was refused and could not take its mark back: it must not count once the hold
+  // is gone.
+  RETURN_IF_ERROR(RemoveMarks(RemovalsOf(found)));
+  std::vector<ManifestMark> holds;
+  for (const ManifestMark& mark : found.marks) {
+    if (mark.kind == Kind::kHeld) holds.push_back(mark);
+  }
+  return RemoveMarks(holds);
 }
 
 }  // namespace blockferry

@@ -284,7 +284,8 @@ bool Session::ReferTo(std::span<const PackId> pack_ids) {
 
 std::optional<Manifest> Session::FindCommitted(const std::vector<ListedManifest>& listed) const {
   for (const ListedManifest& one : listed) {
-    if (one.manifest && one.manifest->point_id == options_.point_id) return one.manifest;
+    const bool is_there = one.manifest && !one.is_dropped;
+    if (is_there && one.manifest->point_id == options_.point_id) return one.manifest;
   }
   return std::nullopt;
 }

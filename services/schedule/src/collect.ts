@@ -8,14 +8,22 @@ import { State } from './run_row.ts'
 export async function runCollect(run: HeldRun, means: Means, signal: AbortSignal): Promise<void> {
   const request = run.plan.collect
   if (!request) throw new Error(`run ${run.id} collects nothing`)
-  const { move, catalog } = means.services
+  const { move } = means.services
   await run.enter(State.MOVING)
   const incarnation = await drawnIncarnation(run, means, signal)
   const token = { incarnation, number: run.row.tokenNumber }
   const start = () => move.startCollect({ ...request, token }, { signal })
-  const { collectReport } = await followSession(move, run, start, signal)
-  if (collectReport) await run.show({ collectReport })
-  if (request.dryRun) return
+  try {
+    const { collectReport } = await followSession(move, run, start, signal)
+    if (collectReport) await run.show({ collectReport })
+  } finally {
+    // Also of a collection that failed later on some backups may be gone.
+    if (!request.dryRun) await forgetDropped(run, means, signal)
+  }
+}
+
+async function forgetDropped(run: HeldRun, means: Means, signal: AbortSignal): Promise<void> {
+  const { catalog } = means.services
   await run.enter(State.RECORDING)
   const { recordMs, retryPauseMs } = run.limits
   await patiently(() => catalog.rebuildCatalog({ name: run.row.repository }, { signal }), {
