@@ -287,6 +287,12 @@ class History {
     for (unsigned i = 0; i < backups; ++i) {
       const Attempt attempt = NewAttempt(i == 0 ? "v" : OneIn(4) ? "v" : "w");
       add([this, attempt](FileSystem& files) { BackUp(files, attempt); });
+      // With all that it knows of what is present, and nothing published.
+      if (OneIn(4)) {
+        processes.back().pauses_before = [](const std::string& path) {
+          return path.starts_with("/r/sessions/") && path.find(".pack") != std::string::npos;
+        };
+      }
       if (OneIn(3)) {
         const Attempt next = NewAttempt(attempt.vm);
         processes.back().run = [this, attempt, next](FileSystem& files) {

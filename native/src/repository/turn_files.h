@@ -24,12 +24,14 @@ class Turns {
  public:
   explicit Turns(uint64_t seed) : random_(seed) {}
 
-  // What one process does. It goes on until `pause_at` calls were made, then stands still until all
-  // others have ended; from call `kill_at` on its calls fail. 0: neither. Calls count from 1.
+  // What one process does. It goes on until `pause_at` calls were made, or before the first call
+  // about a path that `pauses_before` tells, then stands still until all others have ended; from
+  // call `kill_at` on its calls fail. 0: neither. Calls count from 1.
   struct Process {
     std::function<void(FileSystem&)> run;
     uint64_t pause_at = 0;
     uint64_t kill_at = 0;
+    std::function<bool(const std::string& path)> pauses_before = {};
   };
 
   // Runs all of them to their ends. `switch_one_in`: how seldom the turn is given away.
@@ -39,6 +41,7 @@ class Turns {
     for (size_t i = 0; i < processes.size(); ++i) {
       states_[i].pause_at = processes[i].pause_at;
       states_[i].kill_at = processes[i].kill_at;
+      states_[i].pauses_before = std::move(processes[i].pauses_before);
     }
     current_ = random_() % processes.size();
     std::vector<std::thread> threads;
@@ -61,6 +64,7 @@ class Turns {
     uint64_t call_count = 0;
     uint64_t pause_at = 0;
     uint64_t kill_at = 0;
+    std::function<bool(const std::string& path)> pauses_before;
     bool stands_still() const { return pause_at != 0 && call_count >= pause_at; }
   };
 
@@ -147,6 +151,10 @@ class Turns {
     std::unique_lock lock(mutex_);
     State& state = states_[process];
     ++state.call_count;
+    if (state.pauses_before && state.pauses_before(path)) {
+      state.pauses_before = nullptr;
+      state.pause_at = state.call_count;
+    }
     if (state.stands_still() || random_() % switch_one_in_ == 0) {
       Next();
       changed_.wait(lock, [&] { return current_ == process; });
