@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -25,14 +26,25 @@ class TestClock final : public Clock {
   ClockReading reading{1'800'000'000, {std::byte{1}}, 100};
 };
 
-// A share on which somebody took the right to read one file away.
-class DenyingFiles final : public CrashFiles {
+// A share on which others do something between two calls of ours.
+class SharedFiles final : public CrashFiles {
  public:
   Result<std::unique_ptr<File>> OpenForRead(const std::string& path) override {
     if (path == denied) return Status(reason::kRepositoryDenied, "open " + path);
     return CrashFiles::OpenForRead(path);
   }
-  std::string denied;
+  Result<std::unique_ptr<File>> CreateExclusive(const std::string& path) override {
+    Result<std::unique_ptr<File>> created = CrashFiles::CreateExclusive(path);
+    if (after_create) std::exchange(after_create, nullptr)(path);
+    return created;
+  }
+  Status Remove(const std::string& path) override {
+    if (before_remove) std::exchange(before_remove, nullptr)(path);
+    return CrashFiles::Remove(path);
+  }
+  std::string denied;  // Somebody took the right to read it away.
+  // Called once.
+  std::function<void(const std::string&path)> after_create, before_remove;
 };
 
 class CollectorTest : public testing::Test {
@@ -135,7 +147,7 @@ class CollectorTest : public testing::Test {
     return "";
   }
 
-  DenyingFiles files_;
+  SharedFiles files_;
   TestClock clock_;
   uint64_t number_ = 0;
 };
@@ -232,6 +244,28 @@ TEST_F(CollectorTest, ForgetsARefusedRemovalWhenTheHoldEnds) {
   EXPECT_TRUE(Marks().empty());
   ASSERT_TRUE(Collect().ok());
   EXPECT_TRUE(IsListed("v", "v-1"));
+}
+
+TEST_F(CollectorTest, LeavesNothingOfARemovalThatIsTakenBack) {
+  BackUp("v", "v-1", {{0, {1, 0}}});
+  const std::unique_ptr<Repository> repository = Open();
+  // AdvanceTime has its file, then comes the mark; somebody holds the backup at that moment.
+  const auto hold = [this](const std::string& path) {
+    ManifestMark mark = *ParseManifestMark(path);
+    mark.kind = ManifestMark::Kind::kHeld;
+    ASSERT_TRUE(files_.CreateExclusive(NameOf(mark)).ok());
+  };
+  files_.after_create = [&](const std::string&) { files_.after_create = hold; };
+  // A collector that listed before the hold came begins the undo window.
+  files_.before_remove = [this](const std::string& path) {
+    ManifestMark mark = *ParseManifestMark(path);
+    mark.kind = ManifestMark::Kind::kExpiring;
+    ASSERT_TRUE(files_.Rename(path, NameOf(mark)).ok());
+  };
+  EXPECT_TRUE(repository->RemoveBackup(Vm("v"), "v-1").Is(reason::kBackupHeld));
+  const std::vector<std::string> marks = Marks();
+  ASSERT_EQ(marks.size(), 1u);
+  EXPECT_TRUE(marks[0].ends_with(".held"));
 }
 
 TEST_F(CollectorTest, LeavesAHoldThatIsNotItsOwn) {
