@@ -185,6 +185,15 @@ Status FileError(std::string_view doing, const std::string& path, int error_numb
                 {{"path", path}, {"error", text}});
 }
 
+std::string ParentOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
+std::string FileNameOf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+Status RemoveIfThere(FileSystem& files, const std::string& path) {
+  Status removed = files.Remove(path);
+  return removed.Is(reason::kNotFound) ? Status() : removed;
+}
+
 Result<ByteVector> ReadWholeFile(FileSystem& files, const std::string& path, uint64_t size_max) {
   ASSIGN_OR_RETURN(std::unique_ptr<File> file, files.OpenForRead(path));
   ASSIGN_OR_RETURN(uint64_t size, file->Size());

@@ -62,6 +62,13 @@ FileSystem& SystemFiles();
 // The status for a failed call of the system: "<doing> <path>: <what the system says>".
 Status FileError(std::string_view doing, const std::string& path, int error_number);
 
+// Of a path with a slash: what is before the last one, and what is behind it.
+std::string ParentOf(const std::string& path);
+std::string FileNameOf(const std::string& path);
+
+// OK as well when the file is not there.
+Status RemoveIfThere(FileSystem& files, const std::string& path);
+
 // Reads a whole file; a longer one than `size_max` is REPOSITORY_DAMAGED.
 Result<ByteVector> ReadWholeFile(FileSystem& files, const std::string& path, uint64_t size_max);
 

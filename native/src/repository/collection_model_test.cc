@@ -12,6 +12,7 @@
 
 #include "core/crash_files.h"
 #include "core/replayed_random.h"
+#include "core/test_clock.h"
 #include "repository/collector.h"
 #include "repository/model_disk.h"
 #include "repository/turn_files.h"
@@ -29,12 +30,6 @@ uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
   const char* given = std::getenv(variable);
   return given == nullptr ? otherwise : std::strtoull(given, nullptr, 10);
 }
-
-class TestClock final : public Clock {
- public:
-  ClockReading Read() override { return reading; }
-  ClockReading reading{1'800'000'000, {std::byte{1}}, 100};
-};
 
 class History {
  public:

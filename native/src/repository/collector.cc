@@ -23,9 +23,6 @@ namespace {
 // A pack of whose records less than this share is needed is written anew.
 constexpr double kLiveShareMin = 0.5;
 
-std::string FileOf(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-std::string FolderOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
-
 bool IsGoneAlready(const Status& status) { return status.Is(reason::kNotFound); }
 
 }  // namespace
@@ -81,7 +78,7 @@ class Collector {
   // the other.
   Status Claim() {
     RETURN_IF_ERROR(files_.CreateFolder(folder_));
-    const std::string all = FolderOf(folder_);
+    const std::string all = ParentOf(folder_);
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(all));
     for (const FolderEntry& entry : entries) {
       if (!IsWriterFolder(entry) || entry.name == name_) continue;
@@ -98,10 +95,8 @@ class Collector {
 
   Status RemoveOwnFolder() {
     RETURN_IF_ERROR(RemoveWriterFolder(files_, folder_));
-    return files_.SyncFolder(FolderOf(folder_));
+    return files_.SyncFolder(ParentOf(folder_));
   }
-
-  Status RemoveIfThere(const std::string& path) { return blockferry::RemoveIfThere(files_, path); }
 
   Status Fenced() const {
     return Status(reason::kRunFenced,
@@ -208,13 +203,13 @@ class Collector {
       mark = expiring;
       has_started = true;
     }
-    return has_started ? files_.SyncFolder(FolderOf(listed->path)) : Status();
+    return has_started ? files_.SyncFolder(ParentOf(listed->path)) : Status();
   }
 
   // From the renaming of the mark on nobody has the backup back. A collector that was fenced
   // meanwhile may rename as well: the mark is the one that was looked at, or there is none.
   Status Drop(const ListedManifest& listed) {
-    const std::string folder = FolderOf(listed.path);
+    const std::string folder = ParentOf(listed.path);
     if (!listed.is_dropped) {
       const std::optional<uint64_t> start = ExpiryStart(listed);
       const auto latest =
@@ -230,9 +225,9 @@ class Collector {
       RETURN_IF_ERROR(renamed);
       RETURN_IF_ERROR(files_.SyncFolder(folder));
     }
-    RETURN_IF_ERROR(RemoveIfThere(listed.path));
+    RETURN_IF_ERROR(RemoveIfThere(files_, listed.path));
     RETURN_IF_ERROR(files_.SyncFolder(folder));
-    report_.dropped_backups.push_back(FileOf(folder) + "/" + listed.backup_id);
+    report_.dropped_backups.push_back(FileNameOf(folder) + "/" + listed.backup_id);
     return {};
   }
 
@@ -250,7 +245,7 @@ class Collector {
         const std::string manifest = folder + "/" + mark->stem + kManifestSuffix;
         const Status there = ToStatus(files_.OpenForRead(manifest));
         if (!IsGoneAlready(there)) continue;
-        RETURN_IF_ERROR(RemoveIfThere(folder + "/" + entry.name));
+        RETURN_IF_ERROR(RemoveIfThere(files_, folder + "/" + entry.name));
       }
     }
     return {};
@@ -310,7 +305,7 @@ class Collector {
     ASSIGN_OR_RETURN(const std::vector<std::string> open, repository_.ListOpenSessions());
     open_sessions_ = std::set<std::string>(open.begin(), open.end());
     open_writers_.clear();
-    for (const std::string& session : open) open_writers_.insert(FileOf(session));
+    for (const std::string& session : open) open_writers_.insert(FileNameOf(session));
     checkpointed_.clear();
     const std::string sessions = repository_.Path(kSessionsFolder);
     ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(sessions));
@@ -355,31 +350,31 @@ class Collector {
 
   // Of batches that have no tombstone any more.
   Status RemoveOldWaits() {
-    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(FolderOf(folder_)));
+    ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(ParentOf(folder_)));
     for (const FolderEntry& entry : entries) {
       if (!entry.name.ends_with(kSessionsSuffix)) continue;
       const std::string batch = entry.name.substr(0, entry.name.find('.'));
       if (batches_.contains(batch)) continue;
-      RETURN_IF_ERROR(RemoveIfThere(FolderOf(folder_) + "/" + entry.name));
+      RETURN_IF_ERROR(RemoveIfThere(files_, ParentOf(folder_) + "/" + entry.name));
     }
     return {};
   }
 
   std::string WaitsPath(const std::string& batch) const {
-    return FolderOf(folder_) + "/" + batch + kSessionsSuffix;
+    return ParentOf(folder_) + "/" + batch + kSessionsSuffix;
   }
 
   Status WriteWaits(const std::string& batch, const std::vector<std::string>& sessions) {
     const std::string file = batch + kSessionsSuffix;
     // A damaged one is in the way.
-    RETURN_IF_ERROR(RemoveIfThere(WaitsPath(batch)));
+    RETURN_IF_ERROR(RemoveIfThere(files_, WaitsPath(batch)));
     {
       ASSIGN_OR_RETURN(const std::unique_ptr<File> list, CreateOwn(file));
       RETURN_IF_ERROR(list->Append(EncodeWaitingList(sessions)));
       RETURN_IF_ERROR(list->Sync());
     }
     RETURN_IF_ERROR(Move(OwnPath(file), WaitsPath(batch)));
-    return files_.SyncFolder(FolderOf(folder_));
+    return files_.SyncFolder(ParentOf(folder_));
   }
 
   // ---- What of it is needed
@@ -390,7 +385,7 @@ class Collector {
     for (const ListedManifest& one : manifests_) {
       if (one.is_dropped) continue;
       if (options_.dry_run && IsExpired(one)) {
-        report_.dropped_backups.push_back(FileOf(FolderOf(one.path)) + "/" + one.backup_id);
+        report_.dropped_backups.push_back(FileNameOf(ParentOf(one.path)) + "/" + one.backup_id);
         continue;
       }
       if (!one.manifest) {
@@ -482,7 +477,7 @@ class Collector {
         const MarkedPack* pack = found == by_id.end() ? nullptr : found->second;
         RETURN_IF_ERROR(Settle(tombstone, pack, batch.is_ripe));
       }
-      if (batch.is_ripe) RETURN_IF_ERROR(RemoveIfThere(WaitsPath(id)));
+      if (batch.is_ripe) RETURN_IF_ERROR(RemoveIfThere(files_, WaitsPath(id)));
     }
     return {};
   }
@@ -501,13 +496,13 @@ class Collector {
       ASSIGN_OR_RETURN(const bool is_taken, Move(repository_.PackPath(pack->id), taken));
       // Before the tombstone goes: after a power cut the pack must not be there without it.
       RETURN_IF_ERROR(files_.SyncFolder(folder));
-      if (is_taken) RETURN_IF_ERROR(RemoveIfThere(taken));
+      if (is_taken) RETURN_IF_ERROR(RemoveIfThere(files_, taken));
       Add(*pack, &report_.deleted);
     }
     const std::string name = TombstoneName(tombstone);
     RETURN_IF_ERROR(Move(folder + "/" + name, OwnPath(name)));
     RETURN_IF_ERROR(files_.SyncFolder(folder));
-    return RemoveIfThere(OwnPath(name));
+    return RemoveIfThere(files_, OwnPath(name));
   }
 
   // ---- Copying what is left of mostly dead packs

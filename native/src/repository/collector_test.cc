@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/crash_files.h"
+#include "core/test_clock.h"
 #include "repository/model_disk.h"
 #include "repository/pack_file_name.h"
 #include "repository/pack_reader.h"
@@ -19,12 +20,6 @@ namespace {
 
 constexpr char kFolder[] = "/r";
 constexpr uint64_t kUndoWindow = 1000;  // Seconds.
-
-class TestClock final : public Clock {
- public:
-  ClockReading Read() override { return reading; }
-  ClockReading reading{1'800'000'000, {std::byte{1}}, 100};
-};
 
 // A share on which others do something between two calls of ours.
 class SharedFiles final : public CrashFiles {
@@ -136,7 +131,7 @@ class CollectorTest : public testing::Test {
     const Digest name = repository->naming().ChunkName(BytesOf(content));
     const RepositoryId id = repository->info().repository_id;
     for (const std::string& path : files_.AllFiles()) {
-      const std::optional<PackFileName> file = ParsePackFileName(path.substr(path.rfind('/') + 1));
+      const std::optional<PackFileName> file = ParsePackFileName(FileNameOf(path));
       if (!file || file->kind != PackFileName::Kind::kPack) continue;
       const Result<PackTable> table = ReadPackTable(files_, path, id, file->id);
       if (!table.ok()) continue;

@@ -2,14 +2,11 @@
 // manifests say what the next collection may do.
 #include "core/endian.h"
 #include "repository/repository.h"
-#include "repository/writer_folder.h"
 
 namespace blockferry {
 namespace {
 
 using Kind = ManifestMark::Kind;
-
-std::string FolderOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
 
 Status NotThere(std::string_view doing, const std::string& backup_id, const std::string& what) {
   return Status(reason::kBackupNotFound,
@@ -55,13 +52,13 @@ Result<ManifestMark> Repository::SetMark(const ListedManifest& listed, Kind kind
   FillRandom(random);
   mark.id = LoadLe<uint64_t>(random.data());
   RETURN_IF_ERROR(files_.CreateExclusive(NameOf(mark)));
-  RETURN_IF_ERROR(files_.SyncFolder(FolderOf(mark.stem)));
+  RETURN_IF_ERROR(files_.SyncFolder(ParentOf(mark.stem)));
   return mark;
 }
 
 Status Repository::RemoveMarks(const std::vector<ManifestMark>& marks) {
   for (const ManifestMark& mark : marks) RETURN_IF_ERROR(RemoveIfThere(files_, NameOf(mark)));
-  return marks.empty() ? Status() : files_.SyncFolder(FolderOf(marks.front().stem));
+  return marks.empty() ? Status() : files_.SyncFolder(ParentOf(marks.front().stem));
 }
 
 // Removing and holding each set their mark first and then look for the other's: of two at once at

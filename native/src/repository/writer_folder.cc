@@ -41,9 +41,4 @@ Status RemoveFencedWriters(FileSystem& files, const std::string& parent) {
   return {};
 }
 
-Status RemoveIfThere(FileSystem& files, const std::string& path) {
-  const Status removed = files.Remove(path);
-  return removed.Is(reason::kNotFound) ? Status() : removed;
-}
-
 }  // namespace blockferry

@@ -28,9 +28,6 @@ Status RemoveWriterFolder(FileSystem& files, const std::string& folder);
 // The folders of all writers in `parent` that were fenced.
 Status RemoveFencedWriters(FileSystem& files, const std::string& parent);
 
-// OK as well when the file is not there.
-Status RemoveIfThere(FileSystem& files, const std::string& path);
-
 }  // namespace blockferry
 
 #endif  // BLOCKFERRY_REPOSITORY_WRITER_FOLDER_H_

@@ -16,10 +16,12 @@ export async function runCollect(run: HeldRun, means: Means, signal: AbortSignal
   try {
     const { collectReport } = await followSession(move, run, start, signal)
     if (collectReport) await run.show({ collectReport })
-  } finally {
-    // Also of a collection that failed later on some backups may be gone.
-    if (!request.dryRun) await forgetDropped(run, means, signal)
+  } catch (error) {
+    // Some backups may be gone all the same. What the collection failed of is what is told.
+    if (!request.dryRun) await forgetDropped(run, means, signal).catch(() => {})
+    throw error
   }
+  if (!request.dryRun) await forgetDropped(run, means, signal)
 }
 
 async function forgetDropped(run: HeldRun, means: Means, signal: AbortSignal): Promise<void> {
