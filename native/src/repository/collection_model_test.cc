@@ -214,7 +214,7 @@ class History {
         const bool is_refused =
             removed.Is(reason::kBackupHeld) || removed.Is(reason::kBackupLocked);
         if (was_expected && is_refused) expected_.insert(id);
-        if (removed.ok() && was_expected && is_interleaved_) removed_.insert(id);
+        if (removed.ok() && was_expected) removed_.insert(id);
       } else if (kind == 1) {
         if (!repository->UndeleteBackup(vm, id).ok()) continue;
         ++counts_.undeleted;
@@ -243,7 +243,10 @@ class History {
     Administrate(files_, orders);
     // Their undo windows begin.
     if (!OneIn(4)) RunCollector(files_, ++number_, Fences::kNobody);
-    if (!OneIn(4)) clock_.reading.since_boot += 2 * kUndoWindow;
+    if (!OneIn(4)) {
+      clock_.reading.since_boot += 2 * kUndoWindow;
+      removed_.clear();
+    }
     // A session that was left behind, and a collection that ended somewhere.
     if (OneIn(3)) KillOneBackup();
     if (OneIn(2)) {
@@ -324,7 +327,6 @@ class History {
     }
     // The machine of the storage crashes under all of them.
     const bool may_crash = OneIn(3);
-    is_interleaved_ = true;
     if (may_crash) files_.CrashAt(1 + Below(OneIn(2) ? 60 : 300));
     Turns turns(random_());
     turns.Run(files_, std::move(processes), OneIn(2) ? 2 + Below(10) : 20 + Below(300));
@@ -413,9 +415,8 @@ class History {
   std::map<std::string, ModelDisk> disks_;    // Of each VM, as it is now.
   std::map<std::string, ModelDisk> written_;  // By backup id, whether or not it was committed.
   std::set<std::string> expected_;            // Ids that have to be listed.
-  // Those that were removed while no time passed, but for what a clock that was set says.
+  // Those that were removed since time passed last, whatever a clock that was set says.
   std::set<std::string> removed_;
-  bool is_interleaved_ = false;
   std::vector<std::string> dead_sessions_;
   Counts counts_;
 };
