@@ -69,7 +69,7 @@ export const plantedBugs: PlantedBug[] = [
   },
   {
     what: 'the undo window goes by the wall clock',
-    file: 'repository/collector.cc',
+    file: 'repository/expiry.cc',
     right: 'now_ = time.now;',
     wrong: 'now_ = std::max(time.now, repository_.limits_.clock->Read().wall);',
     model: 'collection',

@@ -6,8 +6,9 @@
 
 #include "core/endian.h"
 #include "repository/checkpoint_files.h"
-#include "repository/manifest_mark.h"
+#include "repository/expiry.h"
 #include "repository/mark.h"
+#include "repository/pack_copier.h"
 #include "repository/pack_format.h"
 #include "repository/repository_format.h"
 #include "repository/waiting_list.h"
@@ -37,12 +38,13 @@ class Collector {
         cancel_(cancel),
         progress_(*progress),
         name_(MakeWriterName(options.token)),
-        folder_(repository->Path(std::string(kCollectorsFolder) + "/" + name_)) {}
+        folder_(repository->Path(std::string(kCollectorsFolder) + "/" + name_)),
+        expiry_(repository, options.undo_window) {}
 
   Result<CollectReport> Run() {
     RETURN_IF_ERROR(repository_.CheckWritable("collect"));
     if (options_.dry_run) {
-      RETURN_IF_ERROR(ReadTime());
+      RETURN_IF_ERROR(expiry_.ReadTime());
       RETURN_IF_ERROR(Look());
       RETURN_IF_ERROR(Mark());
       Foresee();
@@ -60,7 +62,7 @@ class Collector {
  private:
   Status Work() {
     RETURN_IF_ERROR(FenceDeadSessions());
-    RETURN_IF_ERROR(DropExpired());
+    ASSIGN_OR_RETURN(report_.dropped_backups, expiry_.DropExpired(cancel_));
     for (int round = 0;; ++round) {
       RETURN_IF_ERROR(Look());
       RETURN_IF_ERROR(Mark());
@@ -106,6 +108,12 @@ class Collector {
                   {{"token", TokenText(options_.token)}});
   }
 
+  // What a newer collector takes away is no failure of the storage.
+  Status FencedOr(const Status& failure) {
+    const bool is_fenced = !options_.dry_run && IsGoneAlready(files_.List(folder_).status());
+    return is_fenced ? Fenced() : failure;
+  }
+
   // A rename into or out of the own folder. False when what was to be moved is gone; RUN_FENCED
   // when the own folder is.
   Result<bool> Move(const std::string& from, const std::string& to) {
@@ -145,108 +153,6 @@ class Collector {
       RETURN_IF_ERROR(FenceWriter(files_, folder, session.substr(slash + 1), name_));
       const Status removed = RemoveFencedWriters(files_, folder);
       if (!IsGoneAlready(removed)) RETURN_IF_ERROR(removed);
-    }
-    return {};
-  }
-
-  // ---- Backups whose undo window is over
-
-  bool IsExpired(const ListedManifest& listed) const {
-    if (listed.is_dropped) return true;
-    if (!listed.removed_time || listed.is_held) return false;
-    if (!listed.manifest && !listed.is_corrupt()) return false;
-    if (listed.manifest && listed.manifest->lock_until > now_) return false;
-    const std::optional<uint64_t> time = ExpiryStart(listed);
-    return time && *time <= now_ && now_ - *time >= options_.undo_window;
-  }
-
-  // When the undo window of a removed backup begins: when a collector saw the latest of its marks
-  // first, since a remover may have been stopped between its look at the time and its mark.
-  std::optional<uint64_t> ExpiryStart(const ListedManifest& listed) const {
-    std::optional<uint64_t> start;
-    for (const ManifestMark& mark : listed.marks) {
-      if (!mark.is_removal()) continue;
-      const uint64_t seen = mark.kind == ManifestMark::Kind::kExpiring ? mark.time : now_;
-      start = std::max(start.value_or(0), seen);
-    }
-    return start;
-  }
-
-  Status DropExpired() {
-    ASSIGN_OR_RETURN(std::vector<ListedManifest> listed, repository_.ListManifests(std::nullopt));
-    // Read after the marks were: no mark is younger. However late it is renamed, it keeps its id.
-    RETURN_IF_ERROR(ReadTime());
-    for (ListedManifest& one : listed) {
-      RETURN_IF_ERROR(cancel_->Check());
-      RETURN_IF_ERROR(StartExpiry(&one));
-      if (IsExpired(one)) RETURN_IF_ERROR(Drop(one));
-    }
-    return RemoveOldMarks();
-  }
-
-  Status ReadTime() {
-    ASSIGN_OR_RETURN(const RepositoryTime time, repository_.AdvanceTime(false));
-    now_ = time.now;
-    return {};
-  }
-
-  Status StartExpiry(ListedManifest* listed) {
-    bool has_started = false;
-    for (ManifestMark& mark : listed->marks) {
-      if (mark.kind != ManifestMark::Kind::kRemoved || listed->is_held) continue;
-      ManifestMark expiring = mark;
-      expiring.kind = ManifestMark::Kind::kExpiring;
-      expiring.time = now_;
-      const Status renamed = files_.Rename(NameOf(mark), NameOf(expiring));
-      if (IsGoneAlready(renamed)) continue;
-      RETURN_IF_ERROR(renamed);
-      mark = expiring;
-      has_started = true;
-    }
-    return has_started ? files_.SyncFolder(ParentOf(listed->path)) : Status();
-  }
-
-  // From the renaming of the mark on nobody has the backup back. A collector that was fenced
-  // meanwhile may rename as well: the mark is the one that was looked at, or there is none.
-  Status Drop(const ListedManifest& listed) {
-    const std::string folder = ParentOf(listed.path);
-    if (!listed.is_dropped) {
-      const std::optional<uint64_t> start = ExpiryStart(listed);
-      const auto latest =
-          std::find_if(listed.marks.begin(), listed.marks.end(), [&](const ManifestMark& mark) {
-            return mark.kind == ManifestMark::Kind::kExpiring && mark.time == start;
-          });
-      // Somebody took a mark away that was just to be renamed.
-      if (latest == listed.marks.end()) return {};
-      ManifestMark dropped = *latest;
-      dropped.kind = ManifestMark::Kind::kDropped;
-      const Status renamed = files_.Rename(NameOf(*latest), NameOf(dropped));
-      if (IsGoneAlready(renamed)) return {};
-      RETURN_IF_ERROR(renamed);
-      RETURN_IF_ERROR(files_.SyncFolder(folder));
-    }
-    RETURN_IF_ERROR(RemoveIfThere(files_, listed.path));
-    RETURN_IF_ERROR(files_.SyncFolder(folder));
-    report_.dropped_backups.push_back(FileNameOf(folder) + "/" + listed.backup_id);
-    return {};
-  }
-
-  // Marks whose manifest is gone.
-  Status RemoveOldMarks() {
-    const std::string manifests = repository_.Path(kManifestsFolder);
-    ASSIGN_OR_RETURN(const std::vector<FolderEntry> vms, files_.List(manifests));
-    for (const FolderEntry& vm : vms) {
-      if (!vm.is_folder || !IsPseudonym(vm.name)) continue;
-      const std::string folder = manifests + "/" + vm.name;
-      ASSIGN_OR_RETURN(const std::vector<FolderEntry> entries, files_.List(folder));
-      for (const FolderEntry& entry : entries) {
-        const std::optional<ManifestMark> mark = ParseManifestMark(entry.name);
-        if (!mark) continue;
-        const std::string manifest = folder + "/" + mark->stem + kManifestSuffix;
-        const Status there = ToStatus(files_.OpenForRead(manifest));
-        if (!IsGoneAlready(there)) continue;
-        RETURN_IF_ERROR(RemoveIfThere(files_, folder + "/" + entry.name));
-      }
     }
     return {};
   }
@@ -384,8 +290,8 @@ class Collector {
     mark.memory = options_.memory;
     for (const ListedManifest& one : manifests_) {
       if (one.is_dropped) continue;
-      if (options_.dry_run && IsExpired(one)) {
-        report_.dropped_backups.push_back(FileNameOf(ParentOf(one.path)) + "/" + one.backup_id);
+      if (options_.dry_run && expiry_.IsOver(one)) {
+        report_.dropped_backups.push_back(Expiry::BackupNameOf(one));
         continue;
       }
       if (!one.manifest) {
@@ -410,9 +316,7 @@ class Collector {
       return ReadPackTable(files_, repository_.PackPath(id), repository_.id_, id);
     };
     if (Status marked = MarkPacks(mark, &repository_, read_table, cancel_, &packs_); !marked.ok()) {
-      // What a newer collector deletes is no loss.
-      const bool is_fenced = !options_.dry_run && IsGoneAlready(files_.List(folder_).status());
-      return is_fenced ? Fenced() : marked;
+      return FencedOr(marked);
     }
     report_.stored = report_.live = 0;
     for (const MarkedPack& pack : packs_) {
@@ -505,8 +409,6 @@ class Collector {
     return RemoveIfThere(files_, OwnPath(name));
   }
 
-  // ---- Copying what is left of mostly dead packs
-
   Status CopySparse() {
     std::set<PackId> staying;
     std::vector<const MarkedPack*> sparse;
@@ -517,86 +419,12 @@ class Collector {
         staying.insert(pack.id);
       }
     }
-    moved_.clear();
-    std::vector<const MarkedPack*> copied;
-    for (const MarkedPack* pack : sparse) {
-      RETURN_IF_ERROR(cancel_->Check());
-      const Result<uint64_t> size = CopyLive(*pack, staying);
-      // It stays as it is, and so does the repository when there is no room for copies.
-      if (size.status().Is(reason::kBlockCorrupt)) continue;
-      if (size.status().Is(reason::kRepositoryFull)) {
-        copy_.reset();
-        return {};
-      }
-      RETURN_IF_ERROR(size);
-      report_.copied.size += *size;
-      copied.push_back(pack);
-    }
-    const Status sealed = SealCopy();
-    if (sealed.Is(reason::kRepositoryFull)) return {};
-    RETURN_IF_ERROR(sealed);
-    report_.copied.count += copied.size();
-    for (const MarkedPack* pack : copied) moved_.insert(pack->id);
+    PackCopier copier(&repository_, name_, folder_, &progress_.stored_bytes);
+    Result<CopiedPacks> copied = copier.Copy(sparse, staying, cancel_);
+    if (!copied.ok()) return FencedOr(copied.status());
+    report_.copied = {copied->packs.size(), copied->size};
+    moved_ = std::move(copied->packs);
     return {};
-  }
-
-  // Bytes of the records that were copied; those of which a good copy stays need none.
-  Result<uint64_t> CopyLive(const MarkedPack& pack, const std::set<PackId>& staying) {
-    ASSIGN_OR_RETURN(const PackTable table, ReadPackTable(files_, repository_.PackPath(pack.id),
-                                                          repository_.id_, pack.id));
-    ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
-                     files_.OpenForRead(repository_.PackPath(pack.id)));
-    uint64_t copied_size = 0;
-    size_t patch_count = 0;
-    for (size_t i = 0; i < table.entries.size(); ++i) {
-      const PackEntry& entry = table.entries[i];
-      const Digest* base = entry.type == RecordType::kPatch ? &table.bases[patch_count++] : nullptr;
-      if (i >= pack.live.size() || !pack.live[i]) continue;
-      if (HasGoodCopy(entry, staying)) continue;
-      ASSIGN_OR_RETURN(const ByteVector record, ReadWholeRecord(*file, entry));
-      RETURN_IF_ERROR(AppendCopy(entry, record, base));
-      copied_size += record.size();
-      progress_.stored_bytes.Add(record.size());
-    }
-    return copied_size;
-  }
-
-  bool HasGoodCopy(const PackEntry& entry, const std::set<PackId>& staying) {
-    for (const RecordPlace& place : repository_.index_.FindAll(entry.type, entry.name)) {
-      const PackId id = repository_.index_.IdOf(place.pack);
-      if (!staying.contains(id)) continue;
-      const Result<std::unique_ptr<File>> file = files_.OpenForRead(repository_.PackPath(id));
-      if (!file.ok()) continue;
-      PackEntry copy = entry;
-      copy.offset = place.offset;
-      copy.stored_size = place.stored_size;
-      if (ReadWholeRecord(**file, copy).ok()) return true;
-    }
-    return false;
-  }
-
-  Status AppendCopy(const PackEntry& entry, Bytes record, const Digest* base) {
-    if (copy_ == nullptr) {
-      PackId id;
-      FillRandom(id);
-      Result<std::unique_ptr<PackWriter>> pack =
-          PackWriter::Create(files_, OwnPath(HexOf(id) + kNewPackSuffix), repository_.id_, id,
-                             name_, repository_.limits_.pack_size);
-      if (IsGoneAlready(pack.status())) return Fenced();
-      RETURN_IF_ERROR(pack);
-      copy_ = *std::move(pack);
-    }
-    RETURN_IF_ERROR(copy_->Copy(entry, record, base));
-    return copy_->full() ? SealCopy() : Status();
-  }
-
-  Status SealCopy() {
-    if (copy_ == nullptr) return {};
-    const std::unique_ptr<PackWriter> copy = std::move(copy_);
-    const PackId& id = copy->id();
-    const Status sealed = copy->Seal(repository_.PackFolder(id), repository_.PackPath(id));
-    if (IsGoneAlready(sealed)) return Fenced();
-    return sealed;
   }
 
   // ---- Tombstones
@@ -640,7 +468,7 @@ class Collector {
   Progress& progress_;
   const std::string name_;
   const std::string folder_;
-  uint64_t now_ = 0;  // Repository time.
+  Expiry expiry_;
   CollectReport report_;
 
   // What was found by the last look.
@@ -652,8 +480,7 @@ class Collector {
   std::set<PackId> checkpointed_;
   std::vector<ListedManifest> manifests_;
 
-  std::unique_ptr<PackWriter> copy_;  // That is being filled.
-  std::set<PackId> moved_;            // Whose live records lie in other packs, durably.
+  std::set<PackId> moved_;  // Whose live records lie in other packs, durably.
 };
 
 Result<CollectReport> Collect(Repository* repository, const CollectOptions& options,

@@ -124,6 +124,8 @@ class Repository : public ChunkReader {
  private:
   friend class Session;
   friend class Collector;
+  friend class Expiry;
+  friend class PackCopier;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
              const Digest& naming_key, const std::optional<Digest>& record_key,
              const RepositoryLimits& limits);
