@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { sleep } from '@blockferry/core'
 import { BackupError } from '@blockferry/errors'
-import { backup, catalog, move, schedule, snapshot } from '@blockferry/proto'
+import { backup, catalog, durationFromMs, move, schedule, snapshot } from '@blockferry/proto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import {
   type Answers,
@@ -420,6 +420,32 @@ describe('what is set up', () => {
     await doubles.run('repo', 'adopt', 'nightly', '/srv/b')
     const adopted = doubles.asked.map(({ request }) => (request as { adopt: boolean }).adopt)
     expect(adopted).toEqual([false, true])
+  })
+
+  it('changes what is done to a repository by itself, and leaves what is not named', async () => {
+    const before = catalog.Repository.fromPartial({
+      name: 'repositories/nightly',
+      maintenance: {
+        collectRepeatDuration: durationFromMs(60_000),
+        undoDuration: durationFromMs(1),
+      },
+    })
+    answers.getRepository = () => ({ repository: before })
+    answers.updateRepository = (request) => ({
+      repository: { ...before, ...(request as catalog.UpdateRepositoryRequest) },
+    })
+    const update = ['repository', 'update', 'nightly', '--collect-every', 'never']
+    const { out } = await doubles.run(...update, '--verify-every', '30d')
+    expect(doubles.asked.at(-1)?.request).toMatchObject({
+      name: 'repositories/nightly',
+      maintenance: {
+        collectRepeatDuration: undefined,
+        undoDuration: durationFromMs(1),
+        verifyRepeatDuration: durationFromMs(30 * 86_400_000),
+      },
+    })
+    expect(out).toMatch(/collected: +by hand\nverified: +every 30d/)
+    expect((await doubles.run(...update.slice(0, -1), '5s')).code).toBe(2)
   })
 
   it('tells the recovery key of an encrypted repository once, also to who asked for names', async () => {

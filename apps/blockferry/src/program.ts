@@ -13,6 +13,7 @@ import { addCatalogCommands } from './commands/catalog.ts'
 import { addDoctorCommand } from './commands/doctor.ts'
 import { addHostCommands } from './commands/host.ts'
 import { addPolicyCommands } from './commands/policy.ts'
+import { addRecoverCommand } from './commands/recover.ts'
 import { addRepositoryCommands } from './commands/repository.ts'
 import { addRestoreCommands } from './commands/restore.ts'
 import { addRetentionCommands } from './commands/retention.ts'
@@ -90,6 +91,7 @@ function newProgram(outcome: Outcome, args: string[]): Command {
   addPolicyCommands(program, outcome)
   addRetentionCommands(program, outcome)
   addCatalogCommands(program, outcome)
+  addRecoverCommand(program, outcome)
   program.commandsGroup('Services:')
   addServiceCommands(program, outcome)
   addDoctorCommand(program, outcome)

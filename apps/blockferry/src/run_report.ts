@@ -85,6 +85,10 @@ function endLines(context: Context, run: schedule.Run): string[] {
       return collectLines(run)
     case schedule.Run_Kind.RETAIN:
       return retainLines(run)
+    case schedule.Run_Kind.SAVE:
+      return [
+        `Saved hosts, policies and repositories into ${lastPart(run.repository)} as ${lastPart(run.backup)}.`,
+      ]
     default:
       return backupLines(context, run)
   }

@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -362,4 +363,90 @@ describe('blockferry service', () => {
     expect(codes).toEqual([0, 0, 0, 0, 0])
     expect(processesOf(state)).toEqual([])
   }, 90_000)
+})
+
+describe('blockferry recover', () => {
+  interface RecoveredJson {
+    kind: string
+    name: string
+    outcome: string
+  }
+  const recovered = (rows: RecoveredJson[], outcome: string): string[] =>
+    rows.filter((row) => row.outcome === outcome).map(({ kind, name }) => `${kind} ${name}`)
+
+  it('has hosts, policies and repositories back on a machine that knows nothing', async () => {
+    state = join(folder, 'lost')
+    const images = join(folder, 'parked')
+    const disk = join(images, 'web', 'disk.raw')
+    mkdirSync(join(images, 'web'), { recursive: true })
+    writeFileSync(disk, Buffer.alloc(64 * blockSize, 3))
+    const secret = join(folder, 'secret')
+    writeFileSync(secret, 'correct horse battery\n', { mode: 0o600 })
+    const place = join(folder, 'safe')
+    let up = await launch('up')
+    await json('repository', 'create', 'plain', join(folder, 'plain'))
+    const sealed = ['--passphrase-file', secret, '--collect-every', '7d']
+    await json('repository', 'create', 'safe', place, ...sealed)
+    await json('host', 'add', 'parked', '--folder', images)
+    const rules = ['--every', '1d', '--keep-daily', '7', '--tag', 'gold']
+    await json('policy', 'create', 'web', '--vm', 'web', '--to', 'safe', ...rules)
+    await json('policy', 'run', 'web')
+    const told = async () => ({
+      hosts: await json<object[]>('host', 'list'),
+      policies: await json<object[]>('policy', 'list'),
+      repositories: await json<object[]>('repository', 'list'),
+    })
+    const before = await told()
+    const saved = await json<RunJson>('repository', 'save', 'safe')
+    expect(saved.state).toBe('succeeded')
+    expect((await json<RunJson>('verify', saved.backup)).state).toBe('succeeded')
+    const folderOfNone = ['--to', join(folder, 'none'), '--format', 'raw']
+    const none = await blockferry('restore', saved.backup, ...folderOfNone)
+    expect([none.code, none.err]).toEqual([2, expect.stringContaining('blockferry recover')])
+    await end(up, 'SIGTERM')
+
+    // The machine is another one, the folder elsewhere, and the other repository is gone.
+    state = join(folder, 'bare')
+    const moved = join(folder, 'moved')
+    renameSync(place, moved)
+    rmSync(join(folder, 'plain'), { recursive: true })
+    up = await launch('up')
+    const locked = await blockferry('recover', moved)
+    expect([locked.code, locked.err]).toEqual([1, expect.stringContaining('KEY_MISSING')])
+    const recover = ['recover', moved, '--passphrase-file', secret]
+    const dry = await json<RecoveredJson[]>(...recover, '--dry-run')
+    expect(dry.map(({ outcome }) => outcome)).toEqual(Array(4).fill('would be made'))
+    expect(await json('host', 'list')).toEqual([])
+    const first = await blockferry(...recover, '--output', 'json', '--quiet')
+    expect(first.code).toBe(1)
+    const rows = JSON.parse(first.out) as RecoveredJson[]
+    expect(recovered(rows, 'made')).toEqual(['repository safe', 'host parked', 'policy web'])
+    expect(recovered(rows, 'failed')).toEqual(['repository plain'])
+
+    const times = { create_time: expect.anything(), next_run_time: expect.anything() }
+    const after = await told()
+    expect(after.hosts).toEqual(
+      before.hosts.map((host) => ({ ...host, create_time: expect.anything() })),
+    )
+    expect(after.policies).toEqual(before.policies.map((policy) => ({ ...policy, ...times })))
+    expect(after.repositories).toMatchObject([
+      {
+        name: 'repositories/safe',
+        folder: moved,
+        maintenance: { collect_repeat_duration_ms: 604_800_000 },
+      },
+    ])
+    const repeated = await blockferry(...recover, '--output', 'json', '--quiet')
+    expect(recovered(JSON.parse(repeated.out) as RecoveredJson[], 'there already')).toHaveLength(3)
+
+    writeBlock(disk, 9, 200)
+    const [run] = await json<RunJson[]>('policy', 'run', 'web')
+    expect(run?.decisions.map(({ decision }) => decision)).not.toContain('FIRST_BACKUP')
+    expect(run?.disks[0]?.stored_bytes).toBeLessThan(2 * blockSize)
+    const target = join(folder, 'restored-web')
+    const restore = ['restore', run?.backup ?? '', '--to', target, '--format', 'raw']
+    const restored = await json<RunJson>(...restore)
+    expect(digestOf(restored.disks[0]?.target_path ?? '')).toBe(digestOf(disk))
+    await end(up, 'SIGTERM')
+  }, 120_000)
 })

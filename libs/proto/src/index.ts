@@ -17,3 +17,5 @@ export {
   imageFormatNames,
   imageFormatOf,
 } from './image_format.ts'
+export { installationVm } from './installation.ts'
+export { maintenanceDefault } from './maintenance.ts'

@@ -27,6 +27,7 @@ const handlers = {
     return { backup: undefined }
   },
   deleteRepository: async () => ({}),
+  updateRepository: async () => ({ repository: undefined }),
   createRepository: notOffered,
   unlockRepository: notOffered,
   listKeySlots: notOffered,

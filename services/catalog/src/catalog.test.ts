@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { newPointId } from '@blockferry/core'
 import type { BackupError } from '@blockferry/errors'
 import { launchPostgres, openPool, type Pool, type RunningPostgres } from '@blockferry/postgres'
-import { catalog, move, backup as proto, retention } from '@blockferry/proto'
+import { catalog, durationFromMs, move, backup as proto, retention } from '@blockferry/proto'
 import { connect, type RpcClient, type RunningService } from '@blockferry/rpc'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { catalogConfig, startCatalog } from './index.ts'
@@ -420,6 +420,45 @@ describe('an encrypted repository', () => {
     expect(adopted).toMatchObject({ repository: { encrypted: true }, recoveryKey: '' })
     const { repository } = await calls.getRepository({ name })
     expect(repository?.encrypted).toBe(true)
+  })
+
+  it('is maintained as its creator says, daily when nothing is said, and as it is updated', async () => {
+    const day = durationFromMs(86_400_000)
+    const undoDuration = durationFromMs(7 * 86_400_000)
+    const byDefault = { collectRepeatDuration: day, undoDuration, saveRepeatDuration: day }
+    const create = (repositoryId: string, maintenance?: catalog.Maintenance) =>
+      calls.createRepository({
+        ...{ repositoryId, folder: join(folder, repositoryId), adopt: false, requestId: '' },
+        ...{ passphraseFile: '', maintenance },
+      })
+    expect((await create('daily')).repository?.maintenance).toEqual(byDefault)
+    const weekly = { verifyRepeatDuration: durationFromMs(7 * 86_400_000) }
+    const { repository } = await create('weekly', weekly)
+    expect(repository?.maintenance).toEqual({ undoDuration, ...weekly })
+
+    const name = 'repositories/weekly'
+    const changed = {
+      collectRepeatDuration: durationFromMs(3_600_000),
+      undoDuration: durationFromMs(0),
+    }
+    const updated = await calls.updateRepository({ name, maintenance: changed })
+    expect(updated.repository).toMatchObject({ name, maintenance: changed })
+    expect((await calls.getRepository({ name })).repository?.maintenance).toEqual(changed)
+
+    for (const [field, maintenance] of [
+      ['maintenance.collect_repeat_duration', { collectRepeatDuration: durationFromMs(59_999) }],
+      ['maintenance.undo_duration', { undoDuration: durationFromMs(-1) }],
+      [
+        'maintenance.verify_repeat_duration',
+        { verifyRepeatDuration: durationFromMs(367 * 86_400_000) },
+      ],
+      ['maintenance', undefined],
+    ] as const) {
+      const refused = await failureOf(calls.updateRepository({ name, maintenance }))
+      expect(refused).toMatchObject({ reason: 'ARGUMENT_INVALID', metadata: { field } })
+    }
+    const unknown = { name: 'repositories/none', maintenance: changed }
+    expect((await failureOf(calls.updateRepository(unknown))).reason).toBe('NOT_FOUND')
   })
 
   it('gets and loses secrets by its name', async () => {

@@ -1,7 +1,13 @@
 import { wallMs } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { catalog, type move, backup as proto, retention as retentionProto } from '@blockferry/proto'
-import { checkRetention } from '@blockferry/repository'
+import {
+  catalog,
+  maintenanceDefault,
+  type move,
+  backup as proto,
+  retention as retentionProto,
+} from '@blockferry/proto'
+import { checkMaintenance, checkRetention } from '@blockferry/repository'
 import { cutPage, type Handlers, pageOf, type RpcClient } from '@blockferry/rpc'
 import type { CatalogConfig } from './config.ts'
 import {
@@ -32,6 +38,13 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       const { repository: live } = await mover.inspectRepository({ folder }, { signal })
       const { storedBytes, encrypted } = live ?? { storedBytes: 0n, encrypted: false }
       return { repository: { ...describe(repository), storedBytes, encrypted } }
+    },
+    updateRepository: async ({ name, maintenance }) => {
+      if (!maintenance) throw argumentInvalid('maintenance', '', 'give what to change it to')
+      const checked = checkMaintenance('maintenance', maintenance)
+      const id = repositoryOf('name', name)
+      if (!(await store.updateRepository(id, checked))) throw repositoryNotFound(id)
+      return { repository: describe(await findRepository(store, name)) }
     },
     unlockRepository: async ({ name, passphraseFile }, { signal }) => {
       const { folder } = await findRepository(store, name)
@@ -152,6 +165,7 @@ async function createRepository(
   const { store, mover } = parts
   const { repositoryId: name, folder, adopt, requestId, passphraseFile } = request
   checkRepositoryId(name)
+  const maintenance = checkMaintenance('maintenance', request.maintenance ?? maintenanceDefault)
   if (!folder.startsWith('/')) throw argumentInvalid('folder', folder, 'give an absolute path')
   const known = await store.findRepository(name)
   if (known) {
@@ -173,6 +187,7 @@ async function createRepository(
     requestId,
     createTime: new Date(wallMs()),
     backupCount: 0n,
+    maintenance,
   }
   const answer = (backupCount: bigint) => ({
     repository: {
@@ -264,6 +279,7 @@ const describe = (repository: StoredRepository): catalog.Repository => ({
   storedBytes: 0n,
   backupCount: repository.backupCount,
   encrypted: false,
+  maintenance: repository.maintenance,
 })
 
 const describeVm = ({ identity, displayName, backupCount, latest, storedBytes }: StoredVm) => ({

@@ -2,7 +2,7 @@
 // PostgreSQL does not store; the message has everything as it is.
 import { BackupError } from '@blockferry/errors'
 import { isUniqueViolation, type Pool, type Session, transaction } from '@blockferry/postgres'
-import { backup as proto } from '@blockferry/proto'
+import { type catalog, durationFromMs, msFromDuration, backup as proto } from '@blockferry/proto'
 import type { Page } from '@blockferry/rpc'
 import type { BackupName } from './names.ts'
 
@@ -15,6 +15,7 @@ export interface StoredRepository {
   requestId: string
   createTime: Date
   backupCount: bigint
+  maintenance: catalog.Maintenance
 }
 
 /** A backup under its name in one repository of this catalog. */
@@ -37,6 +38,10 @@ interface RepositoryRow {
   request_id: string
   create_time: Date
   backup_count: bigint
+  collect_repeat_ms: bigint | null
+  undo_ms: bigint
+  verify_repeat_ms: bigint | null
+  save_repeat_ms: bigint | null
 }
 
 interface BackupRow {
@@ -47,6 +52,7 @@ interface BackupRow {
 
 const selectRepositories = `
   SELECT name, folder, repository_id, request_id, create_time,
+    collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms,
     (SELECT count(*) FROM catalog.backups b
      WHERE b.repository = r.name AND NOT b.removed) AS backup_count
   FROM catalog.repositories r`
@@ -60,18 +66,30 @@ export class Store {
 
   /** Errors: ALREADY_EXISTS. */
   async insertRepository(repository: StoredRepository): Promise<void> {
-    const { name, folder, repositoryId, requestId, createTime } = repository
+    const { name, folder, repositoryId, requestId, createTime, maintenance } = repository
     try {
       await this.#pool.query(
-        `INSERT INTO catalog.repositories (name, folder, repository_id, request_id, create_time)
-         VALUES ($1, $2, $3, $4, $5)`,
-        [name, folder, repositoryId, requestId, createTime],
+        `INSERT INTO catalog.repositories (name, folder, repository_id, request_id, create_time,
+           collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+        [name, folder, repositoryId, requestId, createTime, ...valuesOf(maintenance)],
       )
     } catch (thrown) {
       if (!isUniqueViolation(thrown)) throw thrown
       const known = await this.findRepositoryById(repositoryId)
       throw alreadyExists(name, known?.name ?? name)
     }
+  }
+
+  /** False: there is none. */
+  async updateRepository(name: string, maintenance: catalog.Maintenance): Promise<boolean> {
+    const { count } = await this.#pool.query(
+      `UPDATE catalog.repositories
+       SET collect_repeat_ms = $2, undo_ms = $3, verify_repeat_ms = $4, save_repeat_ms = $5
+       WHERE name = $1`,
+      [name, ...valuesOf(maintenance)],
+    )
+    return count > 0
   }
 
   async findRepository(name: string): Promise<StoredRepository | null> {
@@ -277,7 +295,23 @@ const repositoryOfRow = (row: RepositoryRow): StoredRepository => ({
   requestId: row.request_id,
   createTime: row.create_time,
   backupCount: row.backup_count,
+  maintenance: {
+    collectRepeatDuration: durationOf(row.collect_repeat_ms),
+    undoDuration: durationOf(row.undo_ms),
+    verifyRepeatDuration: durationOf(row.verify_repeat_ms),
+    saveRepeatDuration: durationOf(row.save_repeat_ms),
+  },
 })
+
+const durationOf = (ms: bigint | null) => (ms === null ? undefined : durationFromMs(Number(ms)))
+
+const valuesOf = (maintenance: catalog.Maintenance): (number | null)[] =>
+  [
+    maintenance.collectRepeatDuration,
+    maintenance.undoDuration,
+    maintenance.verifyRepeatDuration,
+    maintenance.saveRepeatDuration,
+  ].map((duration) => (duration ? msFromDuration(duration) : null))
 
 const backupOfRow = ({ repository, backup, message }: BackupRow): Backup => ({
   ...proto.Backup.decode(message),

@@ -2,7 +2,7 @@
 // A base counts only when the repository holds its manifest and the disk has the same size there.
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { BlockSource, ChangedBlocks, Manifest, StoredDisk } from '@blockferry/native'
-import { backup as catalog, type move, type snapshot } from '@blockferry/proto'
+import { backup as catalog, installationVm, type move, type snapshot } from '@blockferry/proto'
 
 const diskIdSizeMax = 255
 
@@ -165,7 +165,11 @@ function checkIds(point: snapshot.Point): void {
     }
     ids.add(disk)
   }
-  if (ids.size === 0) throw argumentInvalid('point.disks', '', 'give at least one disk')
+  // What an installation saves of itself has none.
+  const isInstallation = point.vm?.identity.startsWith(installationVm)
+  if (ids.size === 0 && !isInstallation) {
+    throw argumentInvalid('point.disks', '', 'give at least one disk')
+  }
 }
 
 function checkDiskId(disk: string): void {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type AdmitLimits, admit, type Waiting } from './admit.ts'
+import { Kind } from './run_row.ts'
 import { randomFrom, seedsToTry } from './seeded.ts'
 
 const seeds = seedsToTry(process.env.SEED)
@@ -10,6 +11,9 @@ const run = (runId: string, given: Partial<Waiting> = {}): Waiting => ({
   host: `hosts/${runId}`,
   repository: `repositories/${runId}`,
   vmTaken: null,
+  kind: Kind.BACKUP,
+  policy: '',
+  createTimeMs: 0,
   ...given,
 })
 
@@ -31,6 +35,17 @@ describe('admit', () => {
   it('lets a run of an idle host pass those that wait for a busy one', () => {
     const busy = ['a', 'b', 'c'].map((id) => run(id, { host: 'hosts/h' }))
     expect(admit([...busy, run('d')], [], limits)).toEqual(['a', 'b', 'd'])
+  })
+
+  it('lets a retention wait for the backups that its policy made before it, and for no others', () => {
+    const policy = 'policies/p'
+    const retention = run('r', { kind: Kind.RETAIN, policy, createTimeMs: 5 })
+    const before = run('a', { policy, createTimeMs: 4 })
+    expect(admit([before, retention], [], limits)).toEqual(['a'])
+    expect(admit([retention], [before], limits)).toEqual([])
+    const others = [run('b', { policy, createTimeMs: 6 }), run('c', { createTimeMs: 4 })]
+    expect(admit([retention], others, limits)).toEqual(['r'])
+    expect(admit([retention, ...others], [], limits)).toEqual(['r', 'b', 'c'])
   })
 
   it('keeps two runs of one VM apart', () => {

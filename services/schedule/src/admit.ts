@@ -1,4 +1,5 @@
 // Which runs that wait may start now. Pure: the same rows give the same answer in every process.
+import { Kind } from './run_row.ts'
 
 export interface Waiting {
   runId: string
@@ -7,6 +8,10 @@ export interface Waiting {
   repository: string
   /** The VM whose disks the run reads or replaces; null when it touches none. */
   vmTaken: string | null
+  kind: Kind
+  /** `policies/{policy}` that queued it; empty: none did. */
+  policy: string
+  createTimeMs: number
 }
 
 export interface AdmitLimits {
@@ -28,7 +33,7 @@ export function admit(
   const admitted: string[] = []
   for (const run of waiting) {
     if (joined.length >= limits.runsMax) break
-    if (!fits(run, joined, limits)) continue
+    if (!fits(run, joined, limits) || countsOn(run, waiting) || countsOn(run, working)) continue
     joined.push(run)
     admitted.push(run.runId)
   }
@@ -40,4 +45,13 @@ function fits(run: Waiting, joined: readonly Waiting[], limits: AdmitLimits): bo
   const sameRepository = joined.filter(({ repository }) => repository === run.repository).length
   const sameVm = run.vmTaken !== null && joined.some(({ vmTaken }) => vmTaken === run.vmTaken)
   return !sameVm && sameHost < limits.runsPerHostMax && sameRepository < limits.runsPerRepositoryMax
+}
+
+/** A retention comes after the backups that its policy made before it: it may keep those. */
+function countsOn(run: Waiting, others: readonly Waiting[]): boolean {
+  if (run.kind !== Kind.RETAIN) return false
+  return others.some(
+    ({ kind, policy, createTimeMs }) =>
+      kind === Kind.BACKUP && policy === run.policy && createTimeMs <= run.createTimeMs,
+  )
 }

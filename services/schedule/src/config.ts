@@ -11,6 +11,8 @@ export interface ScheduleLimits {
   runsPerRepositoryMax: number
   /** How often queued runs, leases and due policies are looked at. */
   tickMs: number
+  /** How often repositories are looked at for maintenance that is due. */
+  maintenanceTickMs: number
   /** How often the holder of a run counts its heartbeat up. */
   heartbeatMs: number
   /** A heartbeat that stands still for so long of the observer's clock gives the run to others. */
@@ -62,6 +64,7 @@ const limitsDefault: ScheduleLimits = {
   runsPerHostMax: 2,
   runsPerRepositoryMax: 4,
   tickMs: 1_000,
+  maintenanceTickMs: 60_000,
   heartbeatMs: 2_000,
   leaseMs: 10_000,
   runDeadlineMs: 24 * 3_600_000,

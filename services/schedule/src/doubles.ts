@@ -47,6 +47,16 @@ export class World {
   committingMs = 0
   failSession: BackupError | null = null
   vms = new Map<string, snapshot.Vm>()
+  repository = catalog.Repository.fromPartial({
+    name: 'repositories/nightly',
+    folder: '/repository',
+    repositoryId: '0'.repeat(32),
+  })
+  hosts: snapshot.Host[] = []
+  /** Names of backups. */
+  readonly removed: string[] = []
+  /** Undo windows of the collections so far. */
+  readonly undoDurations: move.StartCollectRequest['undoDuration'][] = []
   interfere: Interfere = () => {}
   plan = (_: catalog.PlanRetentionRequest): catalog.PlanRetentionResponse => ({
     decisions: [],
@@ -96,7 +106,12 @@ export function serveSnapshot(world: World, address: string): Promise<RunningSer
   const handlers: Handlers<snapshot.SnapshotServiceServer> = {
     createHost: notOffered,
     getHost: notOffered,
-    listHosts: notOffered,
+    async listHosts({ pageToken }) {
+      // One a page.
+      const next = Number(pageToken) + 1
+      const nextPageToken = next < world.hosts.length ? String(next) : ''
+      return { hosts: world.hosts.slice(next - 1, next), nextPageToken }
+    },
     deleteHost: notOffered,
     listVms: notOffered,
     listPoints: notOffered,
@@ -263,7 +278,8 @@ export function serveMove(world: World, address: string): Promise<RunningService
     async startVerify({ sessionId }) {
       return start(sessionId, move.Session_Kind.VERIFY, null, [])
     },
-    async startCollect({ sessionId }) {
+    async startCollect({ sessionId, undoDuration }) {
+      world.undoDurations.push(undoDuration)
       return start(sessionId, move.Session_Kind.COLLECT, null, [])
     },
     async getSession({ name }) {
@@ -297,14 +313,10 @@ export function serveMove(world: World, address: string): Promise<RunningService
 }
 
 export function serveCatalog(world: World, address: string): Promise<RunningService> {
-  const repository = catalog.Repository.fromPartial({
-    name: 'repositories/nightly',
-    folder: '/repository',
-    repositoryId: '0'.repeat(32),
-  })
   const handlers: Handlers<catalog.CatalogServiceServer> = {
     createRepository: notOffered,
     deleteRepository: notOffered,
+    updateRepository: notOffered,
     unlockRepository: notOffered,
     listKeySlots: notOffered,
     addKeySlot: notOffered,
@@ -314,17 +326,23 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     async planRetention(request) {
       return world.plan(request)
     },
-    rebuildCatalog: notOffered,
-    removeBackup: notOffered,
+    async rebuildCatalog() {
+      return { backupCount: 0n, removedCount: 0n, damagedManifests: [] }
+    },
+    async removeBackup({ name }) {
+      world.removed.push(name)
+      return { backup: undefined }
+    },
     undeleteBackup: notOffered,
     holdBackup: notOffered,
     releaseBackup: notOffered,
     async getRepository({ name }) {
+      const { repository } = world
       if (name === repository.name) return { repository }
       throw new BackupError('NOT_FOUND', `find ${name}: there is none`, { name })
     },
     async listRepositories() {
-      return { repositories: [repository], nextPageToken: '' }
+      return { repositories: [world.repository], nextPageToken: '' }
     },
     async recordBackup({ backup: recorded }) {
       world.recorded.push(recorded?.name ?? '')

@@ -23,6 +23,7 @@ export async function readHistory(
   move: Services['move'],
   run: HeldRun,
   signal: AbortSignal,
+  vmIdentity = run.row.vmIdentity,
 ): Promise<History> {
   const { moverSilentMs, runDeadlineMs, retryPauseMs } = run.limits
   // Whether a commit that was begun took place is known to the mover alone: it is waited for.
@@ -33,7 +34,7 @@ export async function readHistory(
   do {
     const request = {
       folder: run.plan.repositoryFolder,
-      vmIdentity: run.row.vmIdentity,
+      vmIdentity,
       pageSize,
       pageToken,
     }

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { scheduleConfig } from './config.ts'
 import { RunLeft } from './held_run.ts'
 import { Holder } from './holder.ts'
+import type { PolicyStore } from './policy_store.ts'
 import { Kind, type RunRow, State } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
@@ -38,12 +39,9 @@ describe('a run', () => {
         })
       })
     const services = { move: { listManifests } } as unknown as Services
-    const holder = new Holder(
-      services,
-      store as unknown as RunStore,
-      limits,
-      newLog('schedule', 'silent'),
-    )
+    const policies = {} as PolicyStore
+    const means = { services, store: store as unknown as RunStore, policies }
+    const holder = new Holder(means, limits, newLog('schedule', 'silent'))
     const beganMs = monotonicMs()
     await holder.claim()
     expect(await left.promise).toBeInstanceOf(RunLeft)

@@ -12,7 +12,8 @@ import { cancelledOf, runRestore, undoRestore } from './restore.ts'
 import { runRetain } from './retain.ts'
 import { type Means, runBackup, undoBackup } from './run.ts'
 import { Kind, type RunRow, State } from './run_row.ts'
-import type { RunStore, Unfinished } from './run_store.ts'
+import type { Unfinished } from './run_store.ts'
+import { runSave, undoSave } from './save.ts'
 import type { Services } from './services.ts'
 import { runVerify } from './verify.ts'
 
@@ -32,8 +33,8 @@ export class Holder {
   private readonly working = new Map<string, Working>()
   private stopping = false
 
-  constructor(services: Services, store: RunStore, limits: ScheduleLimits, log: Logger) {
-    this.means = { services, store }
+  constructor(means: Means, limits: ScheduleLimits, log: Logger) {
+    this.means = means
     this.limits = limits
     this.log = log
     this.leases = new LeaseWatch(limits.leaseMs)
@@ -170,6 +171,7 @@ const steps: Record<Kind, Step> = {
   [Kind.VERIFY]: runVerify,
   [Kind.COLLECT]: runCollect,
   [Kind.RETAIN]: runRetain,
+  [Kind.SAVE]: runSave,
   [Kind.UNSPECIFIED]: unknownKind,
 }
 
@@ -182,6 +184,7 @@ const undo: Record<Kind, (run: HeldRun, services: Services) => Promise<void>> = 
   [Kind.COLLECT]: (run, services) => cancelSession(services.move, run, run.id),
   // What it has removed stays removed, and can be undeleted.
   [Kind.RETAIN]: undoNothing,
+  [Kind.SAVE]: undoSave,
   [Kind.UNSPECIFIED]: undoNothing,
 }
 

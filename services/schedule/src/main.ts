@@ -5,6 +5,7 @@ import { schedule } from '@blockferry/proto'
 import { type RunningService, serve } from '@blockferry/rpc'
 import type { ScheduleConfig } from './config.ts'
 import { Holder } from './holder.ts'
+import { startDueMaintenance } from './maintenance.ts'
 import { PolicyStore } from './policy_store.ts'
 import { Queue } from './queue.ts'
 import { startDue } from './repeat.ts'
@@ -29,9 +30,14 @@ export async function startSchedule(config: ScheduleConfig): Promise<RunningServ
   const runs = new RunStore(pool)
   const policies = new PolicyStore(pool)
   const queue = new Queue(runs, services)
-  const holder = new Holder(services, runs, limits, log)
+  const holder = new Holder({ services, store: runs, policies }, limits, log)
   // Apart: a policy waits for hosts that do not answer, neither runs nor their stop do.
   undo.use(tick(limits.tickMs, log, () => startDue(policies, queue, log)))
+  undo.use(
+    tick(limits.maintenanceTickMs, log, () =>
+      startDueMaintenance(runs, queue, services.catalog, log),
+    ),
+  )
   const claiming = tick(limits.tickMs, log, () => holder.claim())
   undo.defer(() => holder.stop())
   undo.use(claiming)

@@ -1,7 +1,7 @@
 // Policies in the database: the only SQL about them. Times are those of the database's clock,
 // the one clock that all schedule processes share.
 import { isUniqueViolation, type Pool } from '@blockferry/postgres'
-import { type backup, type move, retention, schedule } from '@blockferry/proto'
+import { type backup, durationFromMs, type move, retention, schedule } from '@blockferry/proto'
 import type { Repeating } from './due.ts'
 
 export interface PolicySettings {
@@ -88,6 +88,13 @@ export class PolicyStore {
     return rows.map(rowOf)
   }
 
+  async all(): Promise<PolicyRow[]> {
+    const { rows } = await this.pool.query<RawPolicy>(
+      `SELECT ${columns} FROM schedule.policies ORDER BY name`,
+    )
+    return rows.map(rowOf)
+  }
+
   /** False: there is none. */
   async delete(name: string): Promise<boolean> {
     const { count } = await this.pool.query('DELETE FROM schedule.policies WHERE name = $1', [name])
@@ -165,4 +172,21 @@ const rowOf = (raw: RawPolicy): PolicyRow => ({
   tags: raw.tags,
   createTime: raw.create_time,
   nextRunTime: raw.next_run_time,
+})
+
+/** The policy as the API shows it. */
+export const publicPolicy = (row: PolicyRow): schedule.Policy => ({
+  name: `policies/${row.name}`,
+  vms: row.vms,
+  repository: row.repository,
+  repeatDuration: row.repeatMs === null ? undefined : durationFromMs(row.repeatMs),
+  level: row.level,
+  skipQuiesce: row.skipQuiesce,
+  paused: row.paused,
+  createTime: row.createTime,
+  nextRunTime: row.nextRunTime ?? undefined,
+  compression: row.compression,
+  retention: row.retention ?? undefined,
+  vmRetentions: row.vmRetentions,
+  tags: row.tags,
 })

@@ -2,7 +2,13 @@
 // refuses what cannot work, and writes the run QUEUED before anything is done.
 import { newRunId, wallMs } from '@blockferry/core'
 import { argumentInvalid, asBackupError, BackupError, isReason } from '@blockferry/errors'
-import { type catalog, type backup as proto, schedule, snapshot } from '@blockferry/proto'
+import {
+  type catalog,
+  installationVm,
+  type backup as proto,
+  schedule,
+  snapshot,
+} from '@blockferry/proto'
 import { errorOf } from './holder.ts'
 import { isSilence } from './patience.ts'
 import type { PolicyRow } from './policy_store.ts'
@@ -37,6 +43,9 @@ export class Queue {
     if (known) return known
     const repository = await this.repository(request.repository)
     const vm = request.images.length > 0 ? imagesVm(request.vm) : await this.vm(request.vm)
+    if (vm.identity.startsWith(installationVm)) {
+      throw argumentInvalid('vm', request.vm, `choose a name that does not begin so`)
+    }
     if (request.suppliedChanges.length > 0) {
       const backups = await this.manifests(repository.folder, vm.identity)
       checkSuppliedBase(backups, request.baseBackup)
@@ -186,12 +195,26 @@ export class Queue {
     if (known) return known
     const repository = await this.repository(request.repository)
     const id = newRunId(wallMs())
-    const { undoDuration, dryRun } = request
-    const { folder } = repository
+    const { dryRun } = request
+    const { folder, maintenance } = repository
+    const undoDuration = request.undoDuration ?? maintenance?.undoDuration
     const collect = { sessionId: id, folder, token: undefined, undoDuration, dryRun }
     return await this.store.insert({
       ...newRun(id, requestKey, Kind.COLLECT, repository.name),
       plan: { ...planIn(repository), collect },
+    })
+  }
+
+  /** `name` may be empty when there is only one repository. */
+  async save(name: string, requestKey: string | null): Promise<ShownRow> {
+    const known = await this.known(requestKey)
+    if (known) return known
+    const repository = await this.repository(name)
+    const id = newRunId(wallMs())
+    return await this.store.insert({
+      ...newRun(id, requestKey, Kind.SAVE, repository.name),
+      detail: schedule.Run.fromPartial({ backup: `${repository.name}/backups/${id}` }),
+      plan: { ...planIn(repository), save: true },
     })
   }
 

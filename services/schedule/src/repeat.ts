@@ -1,8 +1,9 @@
 import type { Logger } from '@blockferry/core'
 import { due } from './due.ts'
 import { isSilence } from './patience.ts'
-import type { PolicyStore } from './policy_store.ts'
+import { type PolicyRow, type PolicyStore, publicPolicy } from './policy_store.ts'
 import type { Queue } from './queue.ts'
+import type { ShownRow } from './run_row.ts'
 
 /**
  * Queues the runs of policies that are due. The occasion's name makes that safe to repeat: any
@@ -13,7 +14,7 @@ export async function startDue(policies: PolicyStore, queue: Queue, log: Logger)
   for (const { name, dueMs, nextRunMs, starts } of due(repeating, nowMs)) {
     const policy = starts ? await policies.find(name) : null
     try {
-      const runs = policy ? await queue.policy(policy, `due/${name}/${dueMs}`) : []
+      const runs = policy ? await queueAll(policy, queue, dueMs) : []
       log.info({ policy: name, runs: runs.map(({ id }) => id) }, 'policy is due')
     } catch (thrown) {
       // It stays due until it can be queued, and keeps no other policy from its turn.
@@ -23,4 +24,11 @@ export async function startDue(policies: PolicyStore, queue: Queue, log: Logger)
     }
     await policies.moveOn(name, dueMs, nextRunMs)
   }
+}
+
+/** A backup of each VM, and then what its retention lets go. */
+async function queueAll(policy: PolicyRow, queue: Queue, dueMs: number): Promise<ShownRow[]> {
+  const runs = await queue.policy(policy, `due/${policy.name}/${dueMs}`)
+  if (!policy.retention && policy.vmRetentions.length === 0) return runs
+  return [...runs, await queue.retain(publicPolicy(policy), `retain/${policy.name}/${dueMs}`)]
 }

@@ -2,7 +2,7 @@
 import { isAbsolute, normalize } from 'node:path'
 import { argumentInvalid } from '@blockferry/errors'
 import { backup, move, msFromDuration, type schedule } from '@blockferry/proto'
-import { checkRetention, checkTags } from '@blockferry/repository'
+import { checkRepeat, checkRetention, checkTags } from '@blockferry/repository'
 import type { PolicySettings } from './policy_store.ts'
 
 const textSizeMax = 1024
@@ -12,8 +12,6 @@ const imagesMax = 64
 const suppliedDisksMax = 256
 const zstdLevelDefault = 3
 const zstdLevelMax = 19
-const repeatMsMin = 60_000
-const repeatMsMax = 366 * 24 * 3_600_000
 
 const idPattern = /^[A-Za-z0-9_.-]{1,63}$/
 const backupPattern = /^(repositories\/[A-Za-z0-9_.-]{1,63})\/backups\/([A-Za-z0-9_.-]{1,63})$/
@@ -150,10 +148,11 @@ export function checkPolicy(policy: schedule.Policy | undefined): PolicySettings
   const vms = policy.vms.map((vm) => checkVm('policy.vms', vm))
   refuseTwice('policy.vms', vms)
   checkName('policy.repository', policy.repository, 'repositories')
+  const repeat = checkRepeat('policy.repeat_duration', policy.repeatDuration)
   return {
     vms,
     repository: policy.repository,
-    repeatMs: checkRepeat(policy),
+    repeatMs: repeat ? msFromDuration(repeat) : null,
     level: checkLevel('policy.level', policy.level),
     skipQuiesce: policy.skipQuiesce,
     paused: policy.paused,
@@ -179,17 +178,6 @@ function checkVmRetentions({ vms, vmRetentions }: schedule.Policy): schedule.VmR
     vm,
     retention: retention && checkRetention(`${field}.retention`, retention),
   }))
-}
-
-function checkRepeat({ repeatDuration }: schedule.Policy): number | null {
-  if (!repeatDuration) return null
-  const ms = Math.round(msFromDuration(repeatDuration))
-  if (ms >= repeatMsMin && ms <= repeatMsMax) return ms
-  throw argumentInvalid(
-    'policy.repeat_duration',
-    `${ms} ms`,
-    'give 1 minute to 366 days, or nothing',
-  )
 }
 
 export function refuseTwice(field: string, values: string[]): void {

@@ -4,6 +4,7 @@ import { argumentInvalid, BackupError } from '@blockferry/errors'
 import {
   imageFormatName,
   imageFormatOf,
+  installationVm,
   type move,
   type backup as proto,
   type schedule,
@@ -45,6 +46,11 @@ export async function planRestore(
 }
 
 function chooseDisks(asked: string[], backup: proto.Backup): string[] {
+  if (backup.vmIdentity.startsWith(installationVm)) {
+    const what =
+      'a backup with disks; of what an installation saved, `blockferry recover` makes use'
+    throw argumentInvalid('backup', backup.name, `give ${what}`)
+  }
   const stored = backup.disks.map(({ disk }) => disk)
   const unknown = asked.find((disk) => !stored.includes(disk))
   if (unknown === undefined) return asked.length > 0 ? asked : stored

@@ -10,6 +10,7 @@ import type { HeldRun } from './held_run.ts'
 import { decideLevel, type History, nextSequence, ownBackup, readHistory } from './history.ts'
 import { cancelSession, followSession } from './move_disks.ts'
 import { hasReason, patiently } from './patience.ts'
+import type { PolicyStore } from './policy_store.ts'
 import { State, sessionIdOf } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
@@ -21,6 +22,7 @@ type Backup = proto.Backup
 export interface Means {
   services: Services
   store: RunStore
+  policies: PolicyStore
 }
 
 export async function runBackup(run: HeldRun, means: Means, signal: AbortSignal): Promise<Backup> {
@@ -243,7 +245,12 @@ async function commitBackup(
   }
 }
 
-async function commitOnce(calls: Services['move'], run: HeldRun, name: string): Promise<Backup> {
+/** Asks the mover until it says whether the session's backup is committed. */
+export async function commitOnce(
+  calls: Services['move'],
+  run: HeldRun,
+  name: string,
+): Promise<Backup> {
   const { commitMs, retryPauseMs, runDeadlineMs } = run.limits
   const { decisions } = run.row.detail
   const { backup } = await patiently(
@@ -256,7 +263,7 @@ async function commitOnce(calls: Services['move'], run: HeldRun, name: string): 
 
 // The backup exists already: a catalog that does not answer, or refuses, is mended by a rebuild
 // and fails no run.
-async function recordBackup(
+export async function recordBackup(
   catalog: Services['catalog'],
   run: HeldRun,
   backup: Backup,

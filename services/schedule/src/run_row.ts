@@ -5,7 +5,7 @@ export const State = schedule.Run_State
 export type Kind = schedule.Run_Kind
 export type State = schedule.Run_State
 
-/** What a run carries out, fixed when it was queued. Exactly one of the last five is set. */
+/** What a run carries out, fixed when it was queued. Exactly one of the last six is set. */
 export interface Plan {
   repositoryFolder: string
   /** 32 hex digits. */
@@ -17,6 +17,7 @@ export interface Plan {
   collect?: move.StartCollectRequest
   /** The policy as it was when the run was queued. */
   retain?: schedule.Policy
+  save?: true
 }
 
 /** A run as the API shows it, without what only its holder needs. */

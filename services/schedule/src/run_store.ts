@@ -164,6 +164,29 @@ export class RunStore {
   }
 
   /**
+   * The newest run of a kind that was about a whole repository, dry runs aside, how many there are,
+   * and the time it is. Runs whose time is still to come are not the newest: the clock was ahead.
+   */
+  async newestOfRepository(
+    kind: Kind,
+    repository: string,
+  ): Promise<{ row: ShownRow | null; count: bigint; nowMs: number }> {
+    const { rows } = await this.pool.query<Partial<RawShown> & { count: bigint; now: Date }>(
+      `WITH found AS (
+         SELECT ${shown} FROM schedule.runs
+         WHERE kind = $1 AND repository = $2 AND vm_identity = ''
+           AND NOT coalesce((plan->'collect'->>'dryRun')::boolean, false))
+       SELECT now() AS now, (SELECT count(*) FROM found) AS count, newest.*
+       FROM (SELECT 1) AS one LEFT JOIN LATERAL (
+         SELECT * FROM found WHERE create_time <= now()
+         ORDER BY create_time DESC, run_id DESC LIMIT 1) AS newest ON true`,
+      [kind, repository],
+    )
+    const { count, now, ...raw } = first(rows)
+    return { row: isRaw(raw) ? shownOf(raw) : null, count, nowMs: now.getTime() }
+  }
+
+  /**
    * Claims the runs that `choose` picks from all unfinished ones, oldest first. Serializable: of
    * two processes that look at the same time one sees the other's claims, so the limits hold for
    * all processes together. A row that somebody else holds locked is left for the next time.
@@ -173,7 +196,8 @@ export class RunStore {
       // A process that is stopped right here must not keep its rows from the others.
       await session.query("SET LOCAL idle_in_transaction_session_timeout = '5s'")
       const unfinished = await session.query<RawUnfinished>(
-        `SELECT run_id, host, repository, vm_taken, token_number, heartbeat, holder
+        `SELECT run_id, kind, host, repository, vm_taken, detail->>'policy' AS policy, create_time,
+           token_number, heartbeat, holder
          FROM schedule.runs WHERE NOT ended ORDER BY create_time, run_id`,
       )
       const chosen = choose(unfinished.rows.map(unfinishedOf))
@@ -338,9 +362,12 @@ interface RawRun extends RawShown {
 
 interface RawUnfinished {
   run_id: string
+  kind: Kind
   host: string
   repository: string
   vm_taken: string | null
+  policy: string | null
+  create_time: Date
   token_number: bigint
   heartbeat: bigint
   holder: string | null
@@ -354,7 +381,10 @@ interface JsonPlan {
   verify?: unknown
   collect?: unknown
   retain?: unknown
+  save?: true
 }
+
+const isRaw = (raw: Partial<RawShown>): raw is RawShown => typeof raw.run_id === 'string'
 
 const shownOf = (raw: RawShown): ShownRow => ({
   id: raw.run_id,
@@ -384,9 +414,12 @@ const rowOf = (raw: RawRun): RunRow => ({
 
 const unfinishedOf = (raw: RawUnfinished): Unfinished => ({
   runId: raw.run_id,
+  kind: raw.kind,
   host: raw.host,
   repository: raw.repository,
   vmTaken: raw.vm_taken,
+  policy: raw.policy ?? '',
+  createTimeMs: raw.create_time.getTime(),
   tokenNumber: raw.token_number,
   heartbeat: raw.heartbeat,
   holder: raw.holder,
@@ -400,6 +433,7 @@ const planOf = ({ repositoryFolder, repositoryId, ...kinds }: JsonPlan): Plan =>
   ...(kinds.verify ? { verify: move.StartVerifyRequest.fromJSON(kinds.verify) } : {}),
   ...(kinds.collect ? { collect: move.StartCollectRequest.fromJSON(kinds.collect) } : {}),
   ...(kinds.retain ? { retain: schedule.Policy.fromJSON(kinds.retain) } : {}),
+  ...(kinds.save ? { save: true } : {}),
 })
 
 const planToJson = ({ repositoryFolder, repositoryId, ...kinds }: Plan): JsonPlan => ({
@@ -410,6 +444,7 @@ const planToJson = ({ repositoryFolder, repositoryId, ...kinds }: Plan): JsonPla
   ...(kinds.verify ? { verify: move.StartVerifyRequest.toJSON(kinds.verify) } : {}),
   ...(kinds.collect ? { collect: move.StartCollectRequest.toJSON(kinds.collect) } : {}),
   ...(kinds.retain ? { retain: schedule.Policy.toJSON(kinds.retain) } : {}),
+  ...(kinds.save ? { save: true } : {}),
 })
 
 const pointToJson = (point: snapshot.Point | null): string =>

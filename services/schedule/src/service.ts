@@ -1,19 +1,13 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import {
-  durationFromMs,
-  imageFormatName,
-  imageFormatNames,
-  msFromDuration,
-  schedule,
-} from '@blockferry/proto'
-import { checkTags } from '@blockferry/repository'
+import { imageFormatName, imageFormatNames, schedule } from '@blockferry/proto'
+import { checkTags, checkUndo } from '@blockferry/repository'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
 import type { Holder } from './holder.ts'
 import { errorOf } from './holder.ts'
-import type { PolicyRow, PolicyStore } from './policy_store.ts'
+import { type PolicyRow, type PolicyStore, publicPolicy } from './policy_store.ts'
 import type { Queue } from './queue.ts'
 import {
   checkBackupName,
@@ -34,10 +28,6 @@ import { planPage } from './retention_plan.ts'
 import { hasEnded, publicRun, type ShownRow, stateWord } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
-
-const dayMs = 24 * 3600_000
-const undoDefaultMs = 7 * dayMs
-const undoMaxMs = 3650 * dayMs
 
 export interface ServiceParts {
   runs: RunStore
@@ -168,10 +158,19 @@ function startHandlers({ queue, wake }: ServiceParts) {
       return { run: publicRun(run) }
     },
 
+    async startSave({ repository, requestId }) {
+      const key = requestKey('StartSave', requestId)
+      if (repository !== '') checkName('repository', repository, 'repositories')
+      const run = await queue.save(repository, key)
+      wake()
+      return { run: publicRun(run) }
+    },
+
     async startCollect(request) {
       const key = requestKey('StartCollect', request.requestId)
       if (request.repository !== '') checkName('repository', request.repository, 'repositories')
-      const undoDuration = checkUndo(request.undoDuration)
+      const { undoDuration: undo } = request
+      const undoDuration = undo && checkUndo('undo_duration', undo)
       const run = await queue.collect({ ...request, undoDuration }, key)
       wake()
       return { run: publicRun(run) }
@@ -248,12 +247,6 @@ function checkTarget(request: schedule.StartRestoreRequest): string {
   return ''
 }
 
-function checkUndo(undo: schedule.StartCollectRequest['undoDuration']) {
-  const ms = undo === undefined ? undoDefaultMs : msFromDuration(undo)
-  if (ms >= 0 && ms <= undoMaxMs) return durationFromMs(ms)
-  throw argumentInvalid('undo_duration', `${ms} ms`, 'give 0 s to 3650 days')
-}
-
 const notFound = (name: string, advice: string): BackupError =>
   new BackupError('NOT_FOUND', `find ${name}: there is none; ${advice}`, { name })
 
@@ -267,19 +260,3 @@ function notCancellable(row: ShownRow): BackupError {
     state,
   })
 }
-
-const publicPolicy = (row: PolicyRow): schedule.Policy => ({
-  name: `policies/${row.name}`,
-  vms: row.vms,
-  repository: row.repository,
-  repeatDuration: row.repeatMs === null ? undefined : durationFromMs(row.repeatMs),
-  level: row.level,
-  skipQuiesce: row.skipQuiesce,
-  paused: row.paused,
-  createTime: row.createTime,
-  nextRunTime: row.nextRunTime ?? undefined,
-  compression: row.compression,
-  retention: row.retention ?? undefined,
-  vmRetentions: row.vmRetentions,
-  tags: row.tags,
-})

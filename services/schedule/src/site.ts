@@ -13,6 +13,7 @@ import { hasEnded } from './run_row.ts'
 
 export const shortLimits: Partial<ScheduleLimits> = {
   tickMs: 50,
+  maintenanceTickMs: 50,
   heartbeatMs: 100,
   leaseMs: 700,
   pointHoldMs: 100,

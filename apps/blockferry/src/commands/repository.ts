@@ -1,11 +1,17 @@
 import { resolve } from 'node:path'
 import { formatBytes, randomHex } from '@blockferry/core'
 import { argumentInvalid } from '@blockferry/errors'
-import type { catalog, keySlot, schedule } from '@blockferry/proto'
+import { type catalog, type keySlot, maintenanceDefault, type schedule } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { keySlotJson, keySlotKindName, plainJson } from '../json.ts'
+import {
+  changedMaintenance,
+  type MaintenanceOptions,
+  maintenanceFields,
+  withMaintenance,
+} from '../maintenance_option.ts'
 import { undoArgument } from '../option_value.ts'
 import { fullName, lastPart } from '../resource_name.ts'
 import { safeText } from '../safe_text.ts'
@@ -26,13 +32,18 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     .argument('<name>', 'letters, digits, - _ and .')
     .argument('<folder>', "folder on the mover's machine")
     .option('--passphrase-file <file>', `encrypt it with ${passphraseHelp}`)
+  withMaintenance(create)
   examples(
     create,
     'blockferry repository create nightly /srv/backup',
+    'blockferry repository create year /srv/year --undo 30d --verify-every 30d',
     'blockferry repository create safe /srv/safe --passphrase-file /etc/safe.secret',
   )
-  carryOut<SecretOptions>(create, outcome, async (context, options, name = '', folder = '') =>
-    enter(context, { repositoryId: name, folder, adopt: false }, options),
+  carryOut<SecretOptions & MaintenanceOptions>(
+    create,
+    outcome,
+    async (context, options, name = '', folder = '') =>
+      enter(context, { repositoryId: name, folder, adopt: false }, options),
   )
   const adopt = repository
     .command('adopt')
@@ -40,10 +51,28 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     .argument('<name>', 'the name it gets here')
     .argument('<folder>', "folder on the mover's machine")
     .option('--passphrase-file <file>', `open an encrypted one with ${passphraseHelp}`)
+  withMaintenance(adopt)
   examples(adopt, 'blockferry repository adopt nightly /srv/backup')
-  carryOut<SecretOptions>(adopt, outcome, async (context, options, name = '', folder = '') =>
-    enter(context, { repositoryId: name, folder, adopt: true }, options),
+  carryOut<SecretOptions & MaintenanceOptions>(
+    adopt,
+    outcome,
+    async (context, options, name = '', folder = '') =>
+      enter(context, { repositoryId: name, folder, adopt: true }, options),
   )
+  const update = withMaintenance(repository.command('update').argument('<name>')).description(
+    'change what is done to a repository by itself; what is not named stays as it is',
+  )
+  examples(update, 'blockferry repository update nightly --collect-every 12h')
+  carryOut<MaintenanceOptions>(update, outcome, async (context, options, name = '') => {
+    const { catalog: service } = context.services
+    const request = { name: fullName('repositories', name) }
+    const { repository: before } = await service.getRepository(request)
+    const maintenance = changedMaintenance(before?.maintenance ?? {}, options)
+    const answer = await service.updateRepository({ ...request, maintenance })
+    if (before && answer.repository) {
+      print(context, { ...before, maintenance: answer.repository.maintenance }, '')
+    }
+  })
   const unlock = repository
     .command('unlock')
     .description('give this installation a key of its own to an encrypted repository')
@@ -111,6 +140,18 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
       requestId: randomHex(8),
     }
     const start = async () => (await context.services.schedule.startCollect(request)).run
+    return await startOne(context, start, options.detach ?? false)
+  })
+  const save = repository
+    .command('save')
+    .description('save hosts, policies and repositories into it, for `blockferry recover`')
+    .argument('[name]', 'may be left out when there is only one')
+    .option('-d, --detach', 'print the name of the run and return at once')
+  examples(save, 'blockferry repository save nightly')
+  carryOut<{ detach?: boolean }>(save, outcome, async (context, options, name = '') => {
+    const repository = name === '' ? '' : fullName('repositories', name)
+    const request = { repository, requestId: randomHex(8) }
+    const start = async () => (await context.services.schedule.startSave(request)).run
     return await startOne(context, start, options.detach ?? false)
   })
   const forget = repository
@@ -209,13 +250,14 @@ function tellRecoveryKey({ terminal, settings }: Context, recoveryKey: string): 
 async function enter(
   context: Context,
   what: Pick<catalog.CreateRepositoryRequest, 'repositoryId' | 'folder' | 'adopt'>,
-  options: SecretOptions,
+  options: SecretOptions & MaintenanceOptions,
 ): Promise<void> {
   const request = {
     ...what,
     folder: resolve(what.folder),
     requestId: randomHex(8),
     passphraseFile: options.passphraseFile ? fileOf(options) : '',
+    maintenance: changedMaintenance(maintenanceDefault, options),
   }
   const deadline = { deadlineMs: limits.rebuildTimeoutMs }
   const answer = await context.services.catalog.createRepository(request, deadline)
@@ -235,6 +277,7 @@ function print(context: Context, repository: catalog.Repository, recoveryKey: st
     ['stored', formatBytes(repository.storedBytes)],
     ['since', timeText(repository.createTime)],
     ['encrypted', repository.encrypted ? 'yes' : 'no'],
+    ...maintenanceFields(repository.maintenance),
     ...recoveryFields(recoveryKey),
   ])
 }

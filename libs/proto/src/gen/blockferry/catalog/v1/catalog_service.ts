@@ -18,6 +18,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Duration } from "../../../google/protobuf/duration.ts";
 import { Timestamp } from "../../../google/protobuf/timestamp.ts";
 import { Backup } from "./backup.ts";
 import { KeySlot } from "./key_slot.ts";
@@ -52,6 +53,35 @@ export interface Repository {
   backupCount: bigint;
   /** Whether it takes a secret to read it; filled by CreateRepository and GetRepository. */
   encrypted: boolean;
+  /** What is done to it by itself. */
+  maintenance?: Maintenance | undefined;
+}
+
+/**
+ * What is done to a repository by itself. The schedule service queues a run when so much time has
+ * passed since the last one of its kind was queued, also by hand.
+ */
+export interface Maintenance {
+  /** From one collection to the next, 1 minute to 366 days; unset: only by hand. */
+  collectRepeatDuration?:
+    | Duration
+    | undefined;
+  /**
+   * For so long a removed backup can be undeleted, 0 s to 3650 days; unset means 7 days. Of these
+   * collections, and of those by hand that name nothing else.
+   */
+  undoDuration?:
+    | Duration
+    | undefined;
+  /** From one verification of the stored bytes to the next, 1 minute to 366 days; unset: only by hand. */
+  verifyRepeatDuration?:
+    | Duration
+    | undefined;
+  /**
+   * From one save of what the installation was told to the next, 1 minute to 366 days; unset: only by
+   * hand.
+   */
+  saveRepeatDuration?: Duration | undefined;
 }
 
 /** A VM that has at least one backup. */
@@ -100,6 +130,11 @@ export interface CreateRepositoryRequest {
    * it; one that is taken in is opened with it.
    */
   passphraseFile: string;
+  /**
+   * Unset: collected and saved to each day, removed backups can be undeleted for 7 days, verified by
+   * hand.
+   */
+  maintenance?: Maintenance | undefined;
 }
 
 /** Response of CreateRepository. */
@@ -180,6 +215,20 @@ export interface GetRepositoryRequest {
 /** Response of GetRepository. */
 export interface GetRepositoryResponse {
   /** The repository. */
+  repository?: Repository | undefined;
+}
+
+/** Request of UpdateRepository. */
+export interface UpdateRepositoryRequest {
+  /** `repositories/{repository}`. */
+  name: string;
+  /** Replaces what is there. */
+  maintenance?: Maintenance | undefined;
+}
+
+/** Response of UpdateRepository. */
+export interface UpdateRepositoryResponse {
+  /** The repository; stored_bytes and encrypted are not filled. */
   repository?: Repository | undefined;
 }
 
@@ -378,6 +427,7 @@ function createBaseRepository(): Repository {
     storedBytes: 0n,
     backupCount: 0n,
     encrypted: false,
+    maintenance: undefined,
   };
 }
 
@@ -415,6 +465,9 @@ export const Repository: MessageFns<Repository> = {
     }
     if (message.encrypted !== false) {
       writer.uint32(64).bool(message.encrypted);
+    }
+    if (message.maintenance !== undefined) {
+      Maintenance.encode(message.maintenance, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -496,6 +549,14 @@ export const Repository: MessageFns<Repository> = {
             message.encrypted = reader.bool();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.maintenance = Maintenance.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -534,6 +595,7 @@ export const Repository: MessageFns<Repository> = {
         ? BigInt(object.backup_count)
         : 0n,
       encrypted: isSet(object.encrypted) ? globalThis.Boolean(object.encrypted) : false,
+      maintenance: isSet(object.maintenance) ? Maintenance.fromJSON(object.maintenance) : undefined,
     };
   },
 
@@ -563,6 +625,9 @@ export const Repository: MessageFns<Repository> = {
     if (message.encrypted !== false) {
       obj.encrypted = message.encrypted;
     }
+    if (message.maintenance !== undefined) {
+      obj.maintenance = Maintenance.toJSON(message.maintenance);
+    }
     return obj;
   },
 
@@ -585,6 +650,156 @@ export const Repository: MessageFns<Repository> = {
       ? BigInt(object.backupCount)
       : 0n;
     message.encrypted = object.encrypted ?? false;
+    message.maintenance = (object.maintenance !== undefined && object.maintenance !== null)
+      ? Maintenance.fromPartial(object.maintenance)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseMaintenance(): Maintenance {
+  return {
+    collectRepeatDuration: undefined,
+    undoDuration: undefined,
+    verifyRepeatDuration: undefined,
+    saveRepeatDuration: undefined,
+  };
+}
+
+export const Maintenance: MessageFns<Maintenance> = {
+  encode(message: Maintenance, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.collectRepeatDuration !== undefined) {
+      Duration.encode(message.collectRepeatDuration, writer.uint32(10).fork()).join();
+    }
+    if (message.undoDuration !== undefined) {
+      Duration.encode(message.undoDuration, writer.uint32(18).fork()).join();
+    }
+    if (message.verifyRepeatDuration !== undefined) {
+      Duration.encode(message.verifyRepeatDuration, writer.uint32(26).fork()).join();
+    }
+    if (message.saveRepeatDuration !== undefined) {
+      Duration.encode(message.saveRepeatDuration, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Maintenance {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMaintenance();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.collectRepeatDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.undoDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.verifyRepeatDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.saveRepeatDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Maintenance {
+    return {
+      collectRepeatDuration: isSet(object.collectRepeatDuration)
+        ? Duration.fromJSON(object.collectRepeatDuration)
+        : isSet(object.collect_repeat_duration)
+        ? Duration.fromJSON(object.collect_repeat_duration)
+        : undefined,
+      undoDuration: isSet(object.undoDuration)
+        ? Duration.fromJSON(object.undoDuration)
+        : isSet(object.undo_duration)
+        ? Duration.fromJSON(object.undo_duration)
+        : undefined,
+      verifyRepeatDuration: isSet(object.verifyRepeatDuration)
+        ? Duration.fromJSON(object.verifyRepeatDuration)
+        : isSet(object.verify_repeat_duration)
+        ? Duration.fromJSON(object.verify_repeat_duration)
+        : undefined,
+      saveRepeatDuration: isSet(object.saveRepeatDuration)
+        ? Duration.fromJSON(object.saveRepeatDuration)
+        : isSet(object.save_repeat_duration)
+        ? Duration.fromJSON(object.save_repeat_duration)
+        : undefined,
+    };
+  },
+
+  toJSON(message: Maintenance): unknown {
+    const obj: any = {};
+    if (message.collectRepeatDuration !== undefined) {
+      obj.collectRepeatDuration = Duration.toJSON(message.collectRepeatDuration);
+    }
+    if (message.undoDuration !== undefined) {
+      obj.undoDuration = Duration.toJSON(message.undoDuration);
+    }
+    if (message.verifyRepeatDuration !== undefined) {
+      obj.verifyRepeatDuration = Duration.toJSON(message.verifyRepeatDuration);
+    }
+    if (message.saveRepeatDuration !== undefined) {
+      obj.saveRepeatDuration = Duration.toJSON(message.saveRepeatDuration);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Maintenance>): Maintenance {
+    return Maintenance.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Maintenance>): Maintenance {
+    const message = createBaseMaintenance();
+    message.collectRepeatDuration =
+      (object.collectRepeatDuration !== undefined && object.collectRepeatDuration !== null)
+        ? Duration.fromPartial(object.collectRepeatDuration)
+        : undefined;
+    message.undoDuration = (object.undoDuration !== undefined && object.undoDuration !== null)
+      ? Duration.fromPartial(object.undoDuration)
+      : undefined;
+    message.verifyRepeatDuration = (object.verifyRepeatDuration !== undefined && object.verifyRepeatDuration !== null)
+      ? Duration.fromPartial(object.verifyRepeatDuration)
+      : undefined;
+    message.saveRepeatDuration = (object.saveRepeatDuration !== undefined && object.saveRepeatDuration !== null)
+      ? Duration.fromPartial(object.saveRepeatDuration)
+      : undefined;
     return message;
   },
 };
@@ -905,7 +1120,7 @@ export const DamagedManifest: MessageFns<DamagedManifest> = {
 };
 
 function createBaseCreateRepositoryRequest(): CreateRepositoryRequest {
-  return { repositoryId: "", folder: "", adopt: false, requestId: "", passphraseFile: "" };
+  return { repositoryId: "", folder: "", adopt: false, requestId: "", passphraseFile: "", maintenance: undefined };
 }
 
 export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
@@ -924,6 +1139,9 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
     }
     if (message.passphraseFile !== "") {
       writer.uint32(42).string(message.passphraseFile);
+    }
+    if (message.maintenance !== undefined) {
+      Maintenance.encode(message.maintenance, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -981,6 +1199,14 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
             message.passphraseFile = reader.string();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.maintenance = Maintenance.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1012,6 +1238,7 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
         : isSet(object.passphrase_file)
         ? globalThis.String(object.passphrase_file)
         : "",
+      maintenance: isSet(object.maintenance) ? Maintenance.fromJSON(object.maintenance) : undefined,
     };
   },
 
@@ -1032,6 +1259,9 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
     if (message.passphraseFile !== "") {
       obj.passphraseFile = message.passphraseFile;
     }
+    if (message.maintenance !== undefined) {
+      obj.maintenance = Maintenance.toJSON(message.maintenance);
+    }
     return obj;
   },
 
@@ -1045,6 +1275,9 @@ export const CreateRepositoryRequest: MessageFns<CreateRepositoryRequest> = {
     message.adopt = object.adopt ?? false;
     message.requestId = object.requestId ?? "";
     message.passphraseFile = object.passphraseFile ?? "";
+    message.maintenance = (object.maintenance !== undefined && object.maintenance !== null)
+      ? Maintenance.fromPartial(object.maintenance)
+      : undefined;
     return message;
   },
 };
@@ -1891,6 +2124,162 @@ export const GetRepositoryResponse: MessageFns<GetRepositoryResponse> = {
   },
   fromPartial(object: DeepPartial<GetRepositoryResponse>): GetRepositoryResponse {
     const message = createBaseGetRepositoryResponse();
+    message.repository = (object.repository !== undefined && object.repository !== null)
+      ? Repository.fromPartial(object.repository)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateRepositoryRequest(): UpdateRepositoryRequest {
+  return { name: "", maintenance: undefined };
+}
+
+export const UpdateRepositoryRequest: MessageFns<UpdateRepositoryRequest> = {
+  encode(message: UpdateRepositoryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.maintenance !== undefined) {
+      Maintenance.encode(message.maintenance, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateRepositoryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateRepositoryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.maintenance = Maintenance.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateRepositoryRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      maintenance: isSet(object.maintenance) ? Maintenance.fromJSON(object.maintenance) : undefined,
+    };
+  },
+
+  toJSON(message: UpdateRepositoryRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.maintenance !== undefined) {
+      obj.maintenance = Maintenance.toJSON(message.maintenance);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UpdateRepositoryRequest>): UpdateRepositoryRequest {
+    return UpdateRepositoryRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UpdateRepositoryRequest>): UpdateRepositoryRequest {
+    const message = createBaseUpdateRepositoryRequest();
+    message.name = object.name ?? "";
+    message.maintenance = (object.maintenance !== undefined && object.maintenance !== null)
+      ? Maintenance.fromPartial(object.maintenance)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseUpdateRepositoryResponse(): UpdateRepositoryResponse {
+  return { repository: undefined };
+}
+
+export const UpdateRepositoryResponse: MessageFns<UpdateRepositoryResponse> = {
+  encode(message: UpdateRepositoryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.repository !== undefined) {
+      Repository.encode(message.repository, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UpdateRepositoryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUpdateRepositoryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.repository = Repository.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UpdateRepositoryResponse {
+    return { repository: isSet(object.repository) ? Repository.fromJSON(object.repository) : undefined };
+  },
+
+  toJSON(message: UpdateRepositoryResponse): unknown {
+    const obj: any = {};
+    if (message.repository !== undefined) {
+      obj.repository = Repository.toJSON(message.repository);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<UpdateRepositoryResponse>): UpdateRepositoryResponse {
+    return UpdateRepositoryResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<UpdateRepositoryResponse>): UpdateRepositoryResponse {
+    const message = createBaseUpdateRepositoryResponse();
     message.repository = (object.repository !== undefined && object.repository !== null)
       ? Repository.fromPartial(object.repository)
       : undefined;
@@ -3925,6 +4314,18 @@ export const CatalogServiceService = {
       Buffer.from(GetRepositoryResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetRepositoryResponse => GetRepositoryResponse.decode(value),
   },
+  /** Changes what is done to a repository by itself. Errors: NOT_FOUND, ARGUMENT_INVALID. */
+  updateRepository: {
+    path: "/blockferry.catalog.v1.CatalogService/UpdateRepository" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UpdateRepositoryRequest): Buffer =>
+      Buffer.from(UpdateRepositoryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UpdateRepositoryRequest => UpdateRepositoryRequest.decode(value),
+    responseSerialize: (value: UpdateRepositoryResponse): Buffer =>
+      Buffer.from(UpdateRepositoryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UpdateRepositoryResponse => UpdateRepositoryResponse.decode(value),
+  },
   /** Lists repositories by name. */
   listRepositories: {
     path: "/blockferry.catalog.v1.CatalogService/ListRepositories" as const,
@@ -4127,6 +4528,8 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   createRepository: handleUnaryCall<CreateRepositoryRequest, CreateRepositoryResponse>;
   /** Reads one repository's entry. Errors: NOT_FOUND. */
   getRepository: handleUnaryCall<GetRepositoryRequest, GetRepositoryResponse>;
+  /** Changes what is done to a repository by itself. Errors: NOT_FOUND, ARGUMENT_INVALID. */
+  updateRepository: handleUnaryCall<UpdateRepositoryRequest, UpdateRepositoryResponse>;
   /** Lists repositories by name. */
   listRepositories: handleUnaryCall<ListRepositoriesRequest, ListRepositoriesResponse>;
   /** Forgets a repository; its folder stays as it is. Errors: NOT_FOUND. */
@@ -4210,6 +4613,22 @@ export interface CatalogServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  /** Changes what is done to a repository by itself. Errors: NOT_FOUND, ARGUMENT_INVALID. */
+  updateRepository(
+    request: UpdateRepositoryRequest,
+    callback: (error: ServiceError | null, response: UpdateRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  updateRepository(
+    request: UpdateRepositoryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UpdateRepositoryResponse) => void,
+  ): ClientUnaryCall;
+  updateRepository(
+    request: UpdateRepositoryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UpdateRepositoryResponse) => void,
   ): ClientUnaryCall;
   /** Lists repositories by name. */
   listRepositories(

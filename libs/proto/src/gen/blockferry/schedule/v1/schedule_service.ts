@@ -32,6 +32,7 @@ import {
   levelToJSON,
   UncoveredDisk,
 } from "../../catalog/v1/backup.ts";
+import { Repository } from "../../catalog/v1/catalog_service.ts";
 import { Retention, RetentionDecision } from "../../catalog/v1/retention.ts";
 import {
   CollectReport,
@@ -42,6 +43,7 @@ import {
   imageFormatToJSON,
   SuppliedChanges,
 } from "../../move/v1/move_service.ts";
+import { Host } from "../../snapshot/v1/snapshot_service.ts";
 
 export const protobufPackage = "blockferry.schedule.v1";
 
@@ -98,6 +100,20 @@ export interface Policy {
   vmRetentions: VmRetention[];
   /** Put on its backups: letters, digits, `-`, `_` and `.`, at most 63 each, at most 64. */
   tags: string[];
+}
+
+/**
+ * What an installation was told: with it and a repository a bare machine goes on. Each save is a
+ * backup of the VM `blockferry:installation/{incarnation}` without disks, whose vm_config_json is
+ * this as JSON.
+ */
+export interface Installation {
+  /** Hosts, by name. */
+  hosts: Host[];
+  /** Policies, by name. */
+  policies: Policy[];
+  /** Repositories, by name; the secrets of encrypted ones are not among it. */
+  repositories: Repository[];
 }
 
 /** Why a run failed. */
@@ -199,6 +215,8 @@ export const Run_Kind = {
   COLLECT: 4,
   /** RETAIN - Removes the backups that the retention of a policy lets go. */
   RETAIN: 5,
+  /** SAVE - Saves hosts, policies and repositories of this installation into a repository. */
+  SAVE: 6,
 } as const;
 
 export type Run_Kind = typeof Run_Kind[keyof typeof Run_Kind];
@@ -210,6 +228,7 @@ export namespace Run_Kind {
   export type VERIFY = typeof Run_Kind.VERIFY;
   export type COLLECT = typeof Run_Kind.COLLECT;
   export type RETAIN = typeof Run_Kind.RETAIN;
+  export type SAVE = typeof Run_Kind.SAVE;
 }
 
 export function run_KindFromJSON(object: any): Run_Kind {
@@ -232,6 +251,9 @@ export function run_KindFromJSON(object: any): Run_Kind {
     case 5:
     case "KIND_RETAIN":
       return Run_Kind.RETAIN;
+    case 6:
+    case "KIND_SAVE":
+      return Run_Kind.SAVE;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Run_Kind");
   }
@@ -251,6 +273,8 @@ export function run_KindToJSON(object: Run_Kind): string {
       return "KIND_COLLECT";
     case Run_Kind.RETAIN:
       return "KIND_RETAIN";
+    case Run_Kind.SAVE:
+      return "KIND_SAVE";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Run_Kind");
   }
@@ -562,11 +586,25 @@ export interface StartRetentionResponse {
   run?: Run | undefined;
 }
 
+/** Request of StartSave. */
+export interface StartSaveRequest {
+  /** `repositories/{repository}`; may be empty when there is only one. */
+  repository: string;
+  /** Makes the call safe to repeat: the same id returns the same run. */
+  requestId: string;
+}
+
+/** Response of StartSave. */
+export interface StartSaveResponse {
+  /** The queued run. */
+  run?: Run | undefined;
+}
+
 /** Request of StartCollect. */
 export interface StartCollectRequest {
   /** `repositories/{repository}`; may be empty when there is only one. */
   repository: string;
-  /** For so long a removed backup can be undeleted; unset means 7 days. */
+  /** For so long a removed backup can be undeleted; unset means what the repository's maintenance says. */
   undoDuration?:
     | Duration
     | undefined;
@@ -1022,6 +1060,109 @@ export const Policy: MessageFns<Policy> = {
       : undefined;
     message.vmRetentions = object.vmRetentions?.map((e) => VmRetention.fromPartial(e)) || [];
     message.tags = object.tags?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseInstallation(): Installation {
+  return { hosts: [], policies: [], repositories: [] };
+}
+
+export const Installation: MessageFns<Installation> = {
+  encode(message: Installation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.hosts) {
+      Host.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.policies) {
+      Policy.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.repositories) {
+      Repository.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Installation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInstallation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.hosts.push(Host.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.policies.push(Policy.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.repositories.push(Repository.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Installation {
+    return {
+      hosts: globalThis.Array.isArray(object?.hosts) ? object.hosts.map((e: any) => Host.fromJSON(e)) : [],
+      policies: globalThis.Array.isArray(object?.policies) ? object.policies.map((e: any) => Policy.fromJSON(e)) : [],
+      repositories: globalThis.Array.isArray(object?.repositories)
+        ? object.repositories.map((e: any) => Repository.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: Installation): unknown {
+    const obj: any = {};
+    if (message.hosts?.length) {
+      obj.hosts = message.hosts.map((e) => Host.toJSON(e));
+    }
+    if (message.policies?.length) {
+      obj.policies = message.policies.map((e) => Policy.toJSON(e));
+    }
+    if (message.repositories?.length) {
+      obj.repositories = message.repositories.map((e) => Repository.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Installation>): Installation {
+    return Installation.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Installation>): Installation {
+    const message = createBaseInstallation();
+    message.hosts = object.hosts?.map((e) => Host.fromPartial(e)) || [];
+    message.policies = object.policies?.map((e) => Policy.fromPartial(e)) || [];
+    message.repositories = object.repositories?.map((e) => Repository.fromPartial(e)) || [];
     return message;
   },
 };
@@ -3845,6 +3986,162 @@ export const StartRetentionResponse: MessageFns<StartRetentionResponse> = {
   },
 };
 
+function createBaseStartSaveRequest(): StartSaveRequest {
+  return { repository: "", requestId: "" };
+}
+
+export const StartSaveRequest: MessageFns<StartSaveRequest> = {
+  encode(message: StartSaveRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.repository !== "") {
+      writer.uint32(10).string(message.repository);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(18).string(message.requestId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartSaveRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartSaveRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.repository = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartSaveRequest {
+    return {
+      repository: isSet(object.repository) ? globalThis.String(object.repository) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+    };
+  },
+
+  toJSON(message: StartSaveRequest): unknown {
+    const obj: any = {};
+    if (message.repository !== "") {
+      obj.repository = message.repository;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartSaveRequest>): StartSaveRequest {
+    return StartSaveRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartSaveRequest>): StartSaveRequest {
+    const message = createBaseStartSaveRequest();
+    message.repository = object.repository ?? "";
+    message.requestId = object.requestId ?? "";
+    return message;
+  },
+};
+
+function createBaseStartSaveResponse(): StartSaveResponse {
+  return { run: undefined };
+}
+
+export const StartSaveResponse: MessageFns<StartSaveResponse> = {
+  encode(message: StartSaveResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.run !== undefined) {
+      Run.encode(message.run, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartSaveResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartSaveResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.run = Run.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartSaveResponse {
+    return { run: isSet(object.run) ? Run.fromJSON(object.run) : undefined };
+  },
+
+  toJSON(message: StartSaveResponse): unknown {
+    const obj: any = {};
+    if (message.run !== undefined) {
+      obj.run = Run.toJSON(message.run);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<StartSaveResponse>): StartSaveResponse {
+    return StartSaveResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<StartSaveResponse>): StartSaveResponse {
+    const message = createBaseStartSaveResponse();
+    message.run = (object.run !== undefined && object.run !== null) ? Run.fromPartial(object.run) : undefined;
+    return message;
+  },
+};
+
 function createBaseStartCollectRequest(): StartCollectRequest {
   return { repository: "", undoDuration: undefined, dryRun: false, requestId: "" };
 }
@@ -4797,6 +5094,19 @@ export const ScheduleServiceService = {
     responseDeserialize: (value: Buffer): StartRetentionResponse => StartRetentionResponse.decode(value),
   },
   /**
+   * Saves what this installation was told into a repository, so that a bare machine can have it back.
+   * Errors: NOT_FOUND.
+   */
+  startSave: {
+    path: "/blockferry.schedule.v1.ScheduleService/StartSave" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: StartSaveRequest): Buffer => Buffer.from(StartSaveRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): StartSaveRequest => StartSaveRequest.decode(value),
+    responseSerialize: (value: StartSaveResponse): Buffer => Buffer.from(StartSaveResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StartSaveResponse => StartSaveResponse.decode(value),
+  },
+  /**
    * Queues a collection of a repository: backups whose undo window is over go for good, and the
    * space of what no backup needs any more is given back.
    */
@@ -4893,6 +5203,11 @@ export interface ScheduleServiceServer extends UntypedServiceImplementation {
    * collection finds their undo window over.
    */
   startRetention: handleUnaryCall<StartRetentionRequest, StartRetentionResponse>;
+  /**
+   * Saves what this installation was told into a repository, so that a bare machine can have it back.
+   * Errors: NOT_FOUND.
+   */
+  startSave: handleUnaryCall<StartSaveRequest, StartSaveResponse>;
   /**
    * Queues a collection of a repository: backups whose undo window is over go for good, and the
    * space of what no backup needs any more is given back.
@@ -5102,6 +5417,25 @@ export interface ScheduleServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StartRetentionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Saves what this installation was told into a repository, so that a bare machine can have it back.
+   * Errors: NOT_FOUND.
+   */
+  startSave(
+    request: StartSaveRequest,
+    callback: (error: ServiceError | null, response: StartSaveResponse) => void,
+  ): ClientUnaryCall;
+  startSave(
+    request: StartSaveRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: StartSaveResponse) => void,
+  ): ClientUnaryCall;
+  startSave(
+    request: StartSaveRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: StartSaveResponse) => void,
   ): ClientUnaryCall;
   /**
    * Queues a collection of a repository: backups whose undo window is over go for good, and the

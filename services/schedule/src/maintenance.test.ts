@@ -1,0 +1,144 @@
+import { type catalog, durationFromMs, retention, schedule } from '@blockferry/proto'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { Kind, State } from './run_row.ts'
+import { ended, eventually, Site } from './site.ts'
+
+const hour = 3_600_000
+
+let site: Site
+let client: Awaited<ReturnType<Site['schedule']>>
+
+beforeAll(async () => {
+  site = await Site.open()
+  await site.begin()
+  client = await site.schedule()
+})
+afterAll(async () => {
+  await site?.end()
+  await site?.close()
+})
+afterEach(async () => {
+  maintain({})
+  await eventually('the end of all runs', async () =>
+    (await runs()).every(({ state }) => state === State.SUCCEEDED),
+  )
+  await site.forget()
+})
+
+const maintain = (maintenance: Partial<catalog.Maintenance>, createTime?: Date) => {
+  site.world.repository = {
+    ...site.world.repository,
+    maintenance: maintenance as never,
+    createTime,
+  }
+}
+const runs = async () =>
+  (await client.listRuns({ vm: '', activeOnly: false, pageSize: 0, pageToken: '' })).runs
+const kinds = async () => (await runs()).map(({ kind }) => kind).sort()
+const looks = () => site.world.calls.filter((call) => call === 'listRepositories').length
+
+/** Waits until maintenance was looked at three more times. */
+async function lookedAt(): Promise<void> {
+  const before = looks()
+  await eventually('three looks', () => looks() >= before + 3)
+}
+
+/** Puts all runs so far back in time. */
+const age = (ms: number) =>
+  site.pool.query(
+    `UPDATE schedule.runs SET create_time = create_time - $1::bigint * interval '1 millisecond'`,
+    [ms],
+  )
+
+describe('maintenance', () => {
+  it('collects and verifies once when it is due, and again after the repeat', async () => {
+    const day = { collectRepeatDuration: durationFromMs(24 * hour) }
+    maintain({ ...day, verifyRepeatDuration: durationFromMs(48 * hour) }, new Date(0))
+    await eventually('both', async () => (await runs()).length === 2)
+    await lookedAt()
+    expect(await kinds()).toEqual([Kind.VERIFY, Kind.COLLECT].sort())
+    await age(25 * hour)
+    await eventually('another', async () => (await runs()).length === 3)
+    await lookedAt()
+    expect(await kinds()).toEqual([Kind.VERIFY, Kind.COLLECT, Kind.COLLECT].sort())
+  })
+
+  it('leaves a young repository and one that is maintained by hand alone', async () => {
+    const hourly = { collectRepeatDuration: durationFromMs(hour) }
+    maintain(hourly, new Date(Date.now() - hour / 2))
+    await lookedAt()
+    maintain({}, new Date(0))
+    await lookedAt()
+    expect(await runs()).toEqual([])
+  })
+
+  it('counts from a collection by hand, not from a dry run or a verification of one backup', async () => {
+    const byHand = { repository: 'repositories/nightly', undoDuration: undefined, requestId: '' }
+    const { run } = await client.startCollect({ ...byHand, dryRun: false })
+    await ended(client, run)
+    await ended(client, (await client.startCollect({ ...byHand, dryRun: true })).run)
+    maintain({ collectRepeatDuration: durationFromMs(hour) }, new Date(0))
+    await lookedAt()
+    expect(await runs()).toHaveLength(2)
+    await site.pool.query(
+      `UPDATE schedule.runs SET create_time = create_time - interval '2 hours' WHERE run_id = $1`,
+      [run?.name.replace('runs/', '')],
+    )
+    await eventually('a third', async () => (await runs()).length === 3)
+  })
+
+  it('is done although the clock was ahead when the last one, or the repository, was made', async () => {
+    const hourly = { collectRepeatDuration: durationFromMs(hour) }
+    maintain(hourly, new Date(Date.now() + 1_000 * hour))
+    await eventually('one', async () => (await runs()).length === 1)
+    await ended(client, (await runs())[0])
+    await age(-1_000 * hour)
+    maintain(hourly, new Date(0))
+    await eventually('another', async () => (await runs()).length === 2)
+    await lookedAt()
+    expect(await runs()).toHaveLength(2)
+  })
+
+  it('keeps removed backups as long as the repository says', async () => {
+    maintain({ undoDuration: durationFromMs(5 * hour) })
+    const request = { repository: '', undoDuration: undefined, dryRun: false, requestId: '' }
+    await ended(client, (await client.startCollect(request)).run)
+    const other = { ...request, undoDuration: durationFromMs(0) }
+    await ended(client, (await client.startCollect(other)).run)
+    expect(site.world.undoDurations.slice(-2)).toEqual([
+      durationFromMs(5 * hour),
+      durationFromMs(0),
+    ])
+  })
+})
+
+describe('a policy that is due', () => {
+  const policy = schedule.Policy.fromPartial({
+    vms: ['vm1'],
+    repository: 'repositories/nightly',
+    repeatDuration: durationFromMs(hour),
+  })
+  const makeDue = () =>
+    site.pool.query("UPDATE schedule.policies SET next_run_time = now() - interval '1 second'")
+
+  it('applies its retention after its backups', async () => {
+    site.world.movingMs = 300
+    const keeps = retention.Retention.fromPartial({ keepLast: 1, timeZone: 'UTC' })
+    const request = { policyId: 'p', policy: { ...policy, retention: keeps }, requestId: '' }
+    await client.createPolicy(request)
+    await makeDue()
+    await eventually('both runs', async () => (await runs()).length === 2)
+    for (const run of await runs()) await ended(client, run)
+    const [retained, backedUp] = (await runs()).sort((one, other) => other.kind - one.kind)
+    expect([backedUp?.kind, retained?.kind]).toEqual([Kind.BACKUP, Kind.RETAIN])
+    expect(retained?.startTime?.getTime()).toBeGreaterThan(backedUp?.endTime?.getTime() ?? Infinity)
+  })
+
+  it('queues no retention when it keeps everything', async () => {
+    await client.createPolicy({ policyId: 'p', policy, requestId: '' })
+    await makeDue()
+    await eventually('the backup', async () => (await runs()).length === 1)
+    await lookedAt()
+    expect(await kinds()).toEqual([Kind.BACKUP])
+  })
+})
