@@ -448,6 +448,22 @@ describe('what is set up', () => {
     expect((await doubles.run(...update.slice(0, -1), '5s')).code).toBe(2)
   })
 
+  it('shows the time of a repository, and believes the clock only when told to', async () => {
+    answers.advanceTime = () => ({
+      repositoryTime: new Date(0),
+      aheadDuration: durationFromMs(90_000_000),
+    })
+    const { out } = await doubles.run('repository', 'clock', 'nightly')
+    expect(out).toContain('ahead by 1d 1h')
+    await doubles.run('repository', 'clock', 'nightly', '--confirm')
+    const asked = doubles.asked.map(({ request }) => request)
+    const name = 'repositories/nightly'
+    expect(asked).toEqual([
+      { name, confirmClock: false },
+      { name, confirmClock: true },
+    ])
+  })
+
   it('tells the recovery key of an encrypted repository once, also to who asked for names', async () => {
     const repository = catalog.Repository.fromPartial({
       ...{ name: 'repositories/nightly', folder: '/srv/b', encrypted: true },

@@ -28,6 +28,7 @@ const handlers = {
   },
   deleteRepository: async () => ({}),
   updateRepository: async () => ({ repository: undefined }),
+  advanceTime: async () => ({}),
   createRepository: notOffered,
   unlockRepository: notOffered,
   listKeySlots: notOffered,

@@ -42,7 +42,7 @@ class History {
 
   Counts Run() {
     if (OneIn(4)) secret_ = Secret{Secret::Kind::kKey, ByteVector(32, std::byte{7})};
-    EXPECT_TRUE(Repository::Create(files_, kFolder, secret()).ok());
+    EXPECT_TRUE(Repository::Create(files_, kFolder, secret(), clock_).ok());
     Prepare();
     Interleave();
     BackUpLater();

@@ -44,7 +44,7 @@ class SharedFiles final : public CrashFiles {
 
 class CollectorTest : public testing::Test {
  protected:
-  CollectorTest() { EXPECT_TRUE(Repository::Create(files_, kFolder).ok()); }
+  CollectorTest() { EXPECT_TRUE(Repository::Create(files_, kFolder, nullptr, clock_).ok()); }
 
   std::unique_ptr<Repository> Open() {
     RepositoryLimits limits;
@@ -223,6 +223,19 @@ TEST_F(CollectorTest, GivesTheWholeUndoWindowToAMarkThatCameLate) {
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(report->dropped_backups.size(), 1u);
   EXPECT_TRUE(Marks().empty());
+}
+
+TEST_F(CollectorTest, LetsNothingExpireByAClockAloneWhenItsTimeIsLost) {
+  BackUp("v", "v-1", {{0, {1, 0}}});
+  ASSERT_TRUE(Remove("v", "v-1").ok());
+  ASSERT_TRUE(Collect().ok());
+  ASSERT_TRUE(files_.Remove(std::string(kFolder) + "/time").ok());
+  clock_.reading.wall += 10 * kUndoWindow;
+  EXPECT_TRUE(Collect().status().Is(reason::kRepositoryDamaged));
+  EXPECT_TRUE(Remove("v", "v-1").ok()) << "it is removed already";
+  EXPECT_TRUE(IsListed("v", "v-1"));
+  ASSERT_TRUE(Open()->AdvanceTime(true).ok());
+  EXPECT_EQ(Collect()->dropped_backups.size(), 1u);
 }
 
 TEST_F(CollectorTest, ForgetsARefusedRemovalWhenTheHoldEnds) {

@@ -63,7 +63,8 @@ class Repository : public ChunkReader {
   // Makes a repository in a folder that is missing or empty; encrypted when there is a secret,
   // which gets the first key slot.
   static Result<RepositoryInfo> Create(FileSystem& files, const std::string& folder,
-                                       const Secret* secret = nullptr);
+                                       const Secret* secret = nullptr,
+                                       Clock& clock = SystemClock());
   // REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DAMAGED, KEY_MISSING (it is encrypted and
   // there is no secret), KEY_WRONG, or a file's reason.
   static Result<std::unique_ptr<Repository>> Open(FileSystem& files, const std::string& folder,

@@ -51,6 +51,8 @@ Status CheckEmpty(FileSystem& files, const std::string& folder) {
   ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder));
   for (const FolderEntry& entry : entries) {
     if (entry.name.starts_with(kNewRepositoryFile)) continue;
+    // A time alone lets nothing expire.
+    if (!entry.is_folder && entry.name.starts_with(kTimeFile)) continue;
     if (entry.name == kRepositoryFile) return Exists(folder, "there is a repository already");
     // Key slots of a repository without packs open nothing.
     if (entry.is_folder && entry.name == key_slot_format::kKeysFolder) continue;
@@ -95,7 +97,7 @@ Status EnsureFolder(FileSystem& files, const std::string& path) {
 }  // namespace
 
 Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& folder,
-                                          const Secret* secret) {
+                                          const Secret* secret, Clock& clock) {
   Status made = files.CreateFolder(folder);
   if (made.Is(reason::kNotFound)) {
     return NoParent(folder);
@@ -114,6 +116,8 @@ Result<RepositoryInfo> Repository::Create(FileSystem& files, const std::string& 
   }
   RETURN_IF_ERROR(files.SyncFolder(Join(folder, kPacksFolder)));
   RETURN_IF_ERROR(files.SyncFolder(folder));
+
+  RETURN_IF_ERROR(WriteFirstTime(files, folder, clock));
 
   // The file comes last and by rename: a folder that has it is a whole repository. Its first name
   // is this creation's own, so that another one at the same time never renames a torn file.

@@ -1,7 +1,6 @@
 #include "repository/repository_time.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "core/blake3.h"
 #include "core/endian.h"
@@ -39,10 +38,17 @@ ByteVector Encode(const StoredTime& time) {
   return bytes;
 }
 
-// Without value when there is none yet.
-Result<std::optional<StoredTime>> Load(FileSystem& files, const std::string& path) {
+Status Damaged(const std::string& path, std::string_view what) {
+  return Status(
+      reason::kRepositoryDamaged,
+      "read " + path + ": " + std::string(what) +
+          "; nothing expires until the clock is confirmed, see `blockferry repository clock`",
+      {{"path", path}});
+}
+
+Result<StoredTime> Load(FileSystem& files, const std::string& path) {
   const Result<ByteVector> bytes = ReadWholeFile(files, path, kFileSize);
-  if (bytes.status().Is(reason::kNotFound)) return std::optional<StoredTime>();
+  if (bytes.status().Is(reason::kNotFound)) return Damaged(path, "the repository's time is gone");
   RETURN_IF_ERROR(bytes);
   ByteReader in(*bytes);
   StoredTime time;
@@ -50,16 +56,11 @@ Result<std::optional<StoredTime>> Load(FileSystem& files, const std::string& pat
       bytes->size() == kFileSize && TextOf(in.TakeBytes(kMagicSize)) == kMagic &&
       in.Take<uint32_t>() == kTimeVersion && in.Take<uint32_t>() == 0 &&
       Equal(Blake3Hash(Bytes(*bytes).first(kDigestedSize)), Bytes(*bytes).subspan(kDigestedSize));
-  if (!is_ours) {
-    return Status(
-        reason::kRepositoryDamaged,
-        "read " + path + ": it does not hold a time; nothing expires until the clock is confirmed",
-        {{"path", path}});
-  }
+  if (!is_ours) return Damaged(path, "it does not hold a time");
   time.now = in.Take<uint64_t>();
   in.TakeInto(time.boot_id);
   time.since_boot = in.Take<uint64_t>();
-  return std::optional(time);
+  return time;
 }
 
 uint64_t TimeAfter(const StoredTime& before, const ClockReading& reading) {
@@ -88,21 +89,24 @@ Status Store(FileSystem& files, const std::string& folder, const StoredTime& tim
 
 }  // namespace
 
+Status WriteFirstTime(FileSystem& files, const std::string& folder, Clock& clock) {
+  const ClockReading reading = clock.Read();
+  return Store(files, folder, {reading.wall, reading.boot_id, reading.since_boot});
+}
+
 Status CheckTimeFile(FileSystem& files, const std::string& folder) {
   return ToStatus(Load(files, folder + "/" + kTimeFile));
 }
 
 Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
                                    bool confirmed) {
-  Result<std::optional<StoredTime>> before = Load(files, folder + "/" + kTimeFile);
-  if (confirmed && before.status().Is(reason::kRepositoryDamaged)) {
-    before = std::optional<StoredTime>();
-  }
-  RETURN_IF_ERROR(before);
+  const Result<StoredTime> before = Load(files, folder + "/" + kTimeFile);
+  const bool is_lost = before.status().Is(reason::kRepositoryDamaged);
+  if (!is_lost || !confirmed) RETURN_IF_ERROR(before);
   const ClockReading reading = clock.Read();
   StoredTime after{reading.wall, reading.boot_id, reading.since_boot};
-  if (*before) {
-    after.now = TimeAfter(**before, reading);
+  if (!is_lost) {
+    after.now = TimeAfter(*before, reading);
     if (confirmed) after.now = std::max(after.now, reading.wall);
   }
   RETURN_IF_ERROR(Store(files, folder, after));

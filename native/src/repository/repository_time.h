@@ -24,13 +24,16 @@ struct RepositoryTime {
 
 inline constexpr uint64_t kBelievedGap = uint64_t{3} * 24 * 3600;
 
+// Writes the first time of a repository that is being created: what the wall clock says.
+Status WriteFirstTime(FileSystem& files, const std::string& folder, Clock& clock);
+
 // Notes that time has passed, durably, and says what it is now. `confirmed` believes the wall clock
-// whatever it says, but never backwards. `folder` is the repository's. A damaged file of the time
-// is REPOSITORY_DAMAGED, unless the clock is confirmed.
+// whatever it says, but never backwards. `folder` is the repository's. A file of the time that is
+// damaged or missing is REPOSITORY_DAMAGED, unless the clock is confirmed.
 Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
                                    bool confirmed);
 
-// REPOSITORY_DAMAGED when there is a file of the time that does not hold one.
+// REPOSITORY_DAMAGED unless the file of the time holds one.
 Status CheckTimeFile(FileSystem& files, const std::string& folder);
 
 }  // namespace blockferry

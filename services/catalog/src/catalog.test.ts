@@ -461,6 +461,25 @@ describe('an encrypted repository', () => {
     expect((await failureOf(calls.updateRepository(unknown))).reason).toBe('NOT_FOUND')
   })
 
+  it('tells its time, and believes a clock that is confirmed when its time is lost', async () => {
+    const place = join(folder, 'timed')
+    await calls.createRepository({
+      ...{ repositoryId: 'timed', folder: place, adopt: false, requestId: '' },
+      ...{ passphraseFile: '', maintenance: undefined },
+    })
+    const name = 'repositories/timed'
+    const told = await calls.advanceTime({ name, confirmClock: false })
+    expect(Math.abs(Date.now() - (told.repositoryTime?.getTime() ?? 0))).toBeLessThan(60_000)
+    expect(told.aheadDuration).toEqual(durationFromMs(0))
+    await rm(join(place, 'time'))
+    const lost = await failureOf(calls.advanceTime({ name, confirmClock: false }))
+    expect(lost.reason).toBe('REPOSITORY_DAMAGED')
+    expect(lost.message).toContain('blockferry repository clock')
+    const confirmed = await calls.advanceTime({ name, confirmClock: true })
+    expect(confirmed.repositoryTime?.getTime()).toBeGreaterThan(Date.now() - 60_000)
+    expect(await calls.advanceTime({ name, confirmClock: false })).toBeDefined()
+  })
+
   it('gets and loses secrets by its name', async () => {
     const name = 'repositories/secret'
     const { keySlot, recoveryKey } = await calls.addKeySlot({

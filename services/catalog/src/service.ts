@@ -62,6 +62,10 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       const { folder } = await findRepository(store, name)
       return await mover.removeKeySlot({ folder, slotId }, { signal })
     },
+    advanceTime: async ({ name, confirmClock }, { signal }) => {
+      const { folder } = await findRepository(store, name)
+      return await mover.advanceTime({ folder, confirmClock }, { signal })
+    },
     listRepositories: async (request) => {
       const page = pageOf(request)
       const found = (await store.listRepositories(page)).map(describe)

@@ -1,7 +1,7 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
 import type { KeySlot, RepositoryInfo } from '@blockferry/native'
-import { keySlot, move, msFromDuration } from '@blockferry/proto'
+import { durationFromMs, keySlot, move, msFromDuration } from '@blockferry/proto'
 import type { Handlers } from '@blockferry/rpc'
 import type { MoveLimits } from './backup_session.ts'
 import { changeBackup } from './change_backup.ts'
@@ -69,6 +69,14 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
     inspectRepository: async ({ folder }) => {
       using held = await repositories.hold(folder, 'read')
       return { repository: describe(folder, held.repository.info()) }
+    },
+    advanceTime: async ({ folder, confirmClock }) => {
+      using held = await repositories.hold(folder, 'write')
+      const { now_seconds, behind_by_seconds } = await held.repository.advanceTime(confirmClock)
+      return {
+        repositoryTime: new Date(now_seconds * 1000),
+        aheadDuration: durationFromMs(behind_by_seconds * 1000),
+      }
     },
     unlockRepository: async ({ folder, passphraseFile }) => {
       await repositories.unlock(folder, passphraseFile)

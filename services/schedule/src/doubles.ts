@@ -247,6 +247,7 @@ export function serveMove(world: World, address: string): Promise<RunningService
     listKeySlots: notOffered,
     addKeySlot: notOffered,
     removeKeySlot: notOffered,
+    advanceTime: notOffered,
     async drawIncarnation() {
       world.incarnation++
       return { incarnation: world.incarnation }
@@ -321,6 +322,7 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     listKeySlots: notOffered,
     addKeySlot: notOffered,
     removeKeySlot: notOffered,
+    advanceTime: notOffered,
     listBackups: notOffered,
     listProtectedVms: notOffered,
     async planRetention(request) {

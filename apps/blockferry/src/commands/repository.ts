@@ -1,7 +1,13 @@
 import { resolve } from 'node:path'
 import { formatBytes, randomHex } from '@blockferry/core'
 import { argumentInvalid } from '@blockferry/errors'
-import { type catalog, type keySlot, maintenanceDefault, type schedule } from '@blockferry/proto'
+import {
+  type catalog,
+  type keySlot,
+  maintenanceDefault,
+  msFromDuration,
+  type schedule,
+} from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
@@ -17,7 +23,7 @@ import { fullName, lastPart } from '../resource_name.ts'
 import { safeText } from '../safe_text.ts'
 import { listed } from '../services.ts'
 import type { Column, Field } from '../table.ts'
-import { timeText } from '../time_text.ts'
+import { shortDuration, timeText } from '../time_text.ts'
 import { carryOut, examples, type Outcome } from '../verb.ts'
 import { startOne } from '../watch.ts'
 
@@ -141,6 +147,22 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     }
     const start = async () => (await context.services.schedule.startCollect(request)).run
     return await startOne(context, start, options.detach ?? false)
+  })
+  const clock = repository
+    .command('clock')
+    .description("show the repository's own time, by which removed backups go and locks end")
+    .argument('<name>')
+    .option('--confirm', "believe the clock of the mover's machine: it was looked at and is right")
+  examples(clock, 'blockferry repository clock nightly')
+  carryOut<{ confirm?: boolean }>(clock, outcome, async (context, options, name = '') => {
+    const request = { name: fullName('repositories', name), confirmClock: options.confirm ?? false }
+    const answer = await context.services.catalog.advanceTime(request)
+    const aheadMs = msFromDuration(answer.aheadDuration)
+    const ahead = `the clock is ahead by ${shortDuration(aheadMs)}, which --confirm would believe`
+    printFields(context, plainJson(answer), [
+      ['repository time', timeText(answer.repositoryTime)],
+      ['clock', aheadMs > 0 ? ahead : 'believed'],
+    ])
   })
   const save = repository
     .command('save')

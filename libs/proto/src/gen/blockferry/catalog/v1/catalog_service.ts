@@ -258,6 +258,24 @@ export interface DeleteRepositoryRequest {
 export interface DeleteRepositoryResponse {
 }
 
+/** Request of AdvanceTime. */
+export interface AdvanceTimeRequest {
+  /** `repositories/{repository}`. */
+  name: string;
+  /** Somebody has looked at the clock of the mover's machine and it is right. */
+  confirmClock: boolean;
+}
+
+/** Response of AdvanceTime. */
+export interface AdvanceTimeResponse {
+  /** The repository's time. */
+  repositoryTime?:
+    | Date
+    | undefined;
+  /** How far the clock is ahead of it, which is not believed; 0 when it is not. */
+  aheadDuration?: Duration | undefined;
+}
+
 /** Request of RecordBackup. */
 export interface RecordBackupRequest {
   /** The backup, as its manifest says it. */
@@ -2590,6 +2608,190 @@ export const DeleteRepositoryResponse: MessageFns<DeleteRepositoryResponse> = {
   },
 };
 
+function createBaseAdvanceTimeRequest(): AdvanceTimeRequest {
+  return { name: "", confirmClock: false };
+}
+
+export const AdvanceTimeRequest: MessageFns<AdvanceTimeRequest> = {
+  encode(message: AdvanceTimeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.confirmClock !== false) {
+      writer.uint32(16).bool(message.confirmClock);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdvanceTimeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdvanceTimeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.confirmClock = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdvanceTimeRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      confirmClock: isSet(object.confirmClock)
+        ? globalThis.Boolean(object.confirmClock)
+        : isSet(object.confirm_clock)
+        ? globalThis.Boolean(object.confirm_clock)
+        : false,
+    };
+  },
+
+  toJSON(message: AdvanceTimeRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.confirmClock !== false) {
+      obj.confirmClock = message.confirmClock;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdvanceTimeRequest>): AdvanceTimeRequest {
+    return AdvanceTimeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdvanceTimeRequest>): AdvanceTimeRequest {
+    const message = createBaseAdvanceTimeRequest();
+    message.name = object.name ?? "";
+    message.confirmClock = object.confirmClock ?? false;
+    return message;
+  },
+};
+
+function createBaseAdvanceTimeResponse(): AdvanceTimeResponse {
+  return { repositoryTime: undefined, aheadDuration: undefined };
+}
+
+export const AdvanceTimeResponse: MessageFns<AdvanceTimeResponse> = {
+  encode(message: AdvanceTimeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.repositoryTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.repositoryTime), writer.uint32(10).fork()).join();
+    }
+    if (message.aheadDuration !== undefined) {
+      Duration.encode(message.aheadDuration, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AdvanceTimeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAdvanceTimeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.repositoryTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.aheadDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AdvanceTimeResponse {
+    return {
+      repositoryTime: isSet(object.repositoryTime)
+        ? fromJsonTimestamp(object.repositoryTime)
+        : isSet(object.repository_time)
+        ? fromJsonTimestamp(object.repository_time)
+        : undefined,
+      aheadDuration: isSet(object.aheadDuration)
+        ? Duration.fromJSON(object.aheadDuration)
+        : isSet(object.ahead_duration)
+        ? Duration.fromJSON(object.ahead_duration)
+        : undefined,
+    };
+  },
+
+  toJSON(message: AdvanceTimeResponse): unknown {
+    const obj: any = {};
+    if (message.repositoryTime !== undefined) {
+      obj.repositoryTime = message.repositoryTime.toISOString();
+    }
+    if (message.aheadDuration !== undefined) {
+      obj.aheadDuration = Duration.toJSON(message.aheadDuration);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AdvanceTimeResponse>): AdvanceTimeResponse {
+    return AdvanceTimeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AdvanceTimeResponse>): AdvanceTimeResponse {
+    const message = createBaseAdvanceTimeResponse();
+    message.repositoryTime = object.repositoryTime ?? undefined;
+    message.aheadDuration = (object.aheadDuration !== undefined && object.aheadDuration !== null)
+      ? Duration.fromPartial(object.aheadDuration)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseRecordBackupRequest(): RecordBackupRequest {
   return { backup: undefined };
 }
@@ -4397,6 +4599,16 @@ export const CatalogServiceService = {
       Buffer.from(RemoveKeySlotResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RemoveKeySlotResponse => RemoveKeySlotResponse.decode(value),
   },
+  /** As AdvanceTime of the move service. Errors: NOT_FOUND, REPOSITORY_DAMAGED. */
+  advanceTime: {
+    path: "/blockferry.catalog.v1.CatalogService/AdvanceTime" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AdvanceTimeRequest): Buffer => Buffer.from(AdvanceTimeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AdvanceTimeRequest => AdvanceTimeRequest.decode(value),
+    responseSerialize: (value: AdvanceTimeResponse): Buffer => Buffer.from(AdvanceTimeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AdvanceTimeResponse => AdvanceTimeResponse.decode(value),
+  },
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
   recordBackup: {
     path: "/blockferry.catalog.v1.CatalogService/RecordBackup" as const,
@@ -4545,6 +4757,8 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   addKeySlot: handleUnaryCall<AddKeySlotRequest, AddKeySlotResponse>;
   /** Removes what opens a repository. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
   removeKeySlot: handleUnaryCall<RemoveKeySlotRequest, RemoveKeySlotResponse>;
+  /** As AdvanceTime of the move service. Errors: NOT_FOUND, REPOSITORY_DAMAGED. */
+  advanceTime: handleUnaryCall<AdvanceTimeRequest, AdvanceTimeResponse>;
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
   recordBackup: handleUnaryCall<RecordBackupRequest, RecordBackupResponse>;
   /** Reads one backup. Errors: BACKUP_NOT_FOUND. */
@@ -4728,6 +4942,22 @@ export interface CatalogServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  /** As AdvanceTime of the move service. Errors: NOT_FOUND, REPOSITORY_DAMAGED. */
+  advanceTime(
+    request: AdvanceTimeRequest,
+    callback: (error: ServiceError | null, response: AdvanceTimeResponse) => void,
+  ): ClientUnaryCall;
+  advanceTime(
+    request: AdvanceTimeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AdvanceTimeResponse) => void,
+  ): ClientUnaryCall;
+  advanceTime(
+    request: AdvanceTimeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AdvanceTimeResponse) => void,
   ): ClientUnaryCall;
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
   recordBackup(
