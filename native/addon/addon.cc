@@ -120,11 +120,17 @@ Napi::Value StartCheckStored(const Napi::CallbackInfo& info) {
     napi_throw(info.Env(), ErrorOf(info.Env(), folder.status()));
     return {};
   }
+  const Result<uint64_t> bytes_per_second = IntegerOf(info[1], "bytesPerSecond");
+  if (!bytes_per_second.ok()) {
+    napi_throw(info.Env(), ErrorOf(info.Env(), bytes_per_second.status()));
+    return {};
+  }
   auto task = std::make_shared<TaskState>();
   const Napi::Promise result = StartJob<StoredReport>(
       info.Env(),
-      [folder = *folder, task] {
-        return CheckStored(SystemFiles(), folder, &task->cancel, &task->progress);
+      [folder = *folder, bytes_per_second = *bytes_per_second, task] {
+        RateLimit rate_limit(bytes_per_second);
+        return CheckStored(SystemFiles(), folder, &task->cancel, &task->progress, &rate_limit);
       },
       StoredReportObject, std::shared_ptr<Cancel>(task, &task->cancel));
   return TaskObject(info.Env(), task, result);

@@ -24,6 +24,7 @@
 #include "target/raw_target.h"
 #include "target/target_failure.h"
 #include "values.h"
+#include "verification_object.h"
 
 namespace blockferry {
 namespace {
@@ -122,8 +123,8 @@ Napi::Value StartListManifests(const State& state, const Info& info) {
 }
 
 struct TargetOptions {
-  enum class Kind { kNone, kRaw, kNbd };
-  Kind kind = Kind::kNone;
+  enum class Kind { kRaw, kNbd };
+  Kind kind = Kind::kRaw;
   std::string address;
 };
 
@@ -151,15 +152,13 @@ Result<std::unique_ptr<DiskTarget>> OpenTarget(const TargetOptions& options, uin
   return NbdTarget::Open(options.address, size_bytes, cancel);
 }
 
-// Restores, or verifies without a target. On a thread of its own.
+// On a thread of its own.
 Result<Nothing> Restore(Repository* repository, const StoredDisk& disk,
                         const TargetOptions& options, TaskState* task) {
-  std::unique_ptr<DiskTarget> target;
-  if (options.kind != TargetOptions::Kind::kNone) {
-    ASSIGN_OR_RETURN(target, OpenTarget(options, disk.size_bytes, &task->cancel));
-  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<DiskTarget> target,
+                   OpenTarget(options, disk.size_bytes, &task->cancel));
   RETURN_IF_ERROR(RestoreDisk(repository, disk, target.get(), &task->cancel, &task->progress));
-  if (target != nullptr) RETURN_IF_ERROR(target->Finish());
+  RETURN_IF_ERROR(target->Finish());
   return Nothing();
 }
 
@@ -182,13 +181,6 @@ Napi::Value StartWork(const State& state, const Info& info, const Work& work) {
   return TaskObject(info.Env(), task, result);
 }
 
-Napi::Value StartRestore(const State& state, const Info& info, const StoredDisk& disk,
-                         const TargetOptions& target) {
-  return StartWork(state, info, [disk, target](Repository* repository, TaskState* task) {
-    return Restore(repository, disk, target, task);
-  });
-}
-
 Result<StoredDisk> ReadDisk(const Napi::Value& value) {
   ASSIGN_OR_RETURN(const Fields fields, Fields::Of(value, "disk"));
   return ReadStoredDisk(fields);
@@ -199,7 +191,10 @@ Napi::Value StartRestoreDisk(const State& state, const Info& info) {
   if (!disk.ok()) return Throw(info.Env(), disk.status());
   const Result<TargetOptions> target = ReadTargetOptions(info[1]);
   if (!target.ok()) return Throw(info.Env(), target.status());
-  return StartRestore(state, info, *disk, *target);
+  return StartWork(state, info,
+                   [disk = *disk, target = *target](Repository* repository, TaskState* task) {
+                     return Restore(repository, disk, target, task);
+                   });
 }
 
 // An image that is restored over: a raw file by its descriptor, any other by an NBD export.
@@ -278,12 +273,6 @@ Napi::Value StartRestoreDifference(const State& state, const Info& info) {
       });
 }
 
-Napi::Value StartVerifyDisk(const State& state, const Info& info) {
-  const Result<StoredDisk> disk = ReadDisk(info[0]);
-  if (!disk.ok()) return Throw(info.Env(), disk.status());
-  return StartRestore(state, info, *disk, TargetOptions());
-}
-
 void Close(const State& state) {
   state->closed = true;
   for (const std::weak_ptr<TaskState>& weak : state->tasks) {
@@ -344,7 +333,7 @@ Napi::Object RepositoryObject(Napi::Env env, std::shared_ptr<Repository> reposit
   add("collect", StartCollect);
   add("restoreDisk", StartRestoreDisk);
   add("restoreDifference", StartRestoreDifference);
-  add("verifyDisk", StartVerifyDisk);
+  add("openVerification", OpenVerification);
   object.Set("close", Napi::Function::New(
                           env, [state](const Info&) { Close(state); }, "close"));
   return object;

@@ -176,7 +176,8 @@ describe('arguments of JavaScript', () => {
         },
         size_bytes: size,
       }
-      expect(thrown(() => repository.verifyDisk(closing))).toMatchObject({
+      const verification = repository.openVerification(0)
+      expect(thrown(() => verification.verifyDisk(closing))).toMatchObject({
         code: 'ARGUMENT_INVALID',
         metadata: { field: 'repository' },
       })

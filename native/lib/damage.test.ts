@@ -5,7 +5,16 @@ import { zstdDecompressSync } from 'node:zlib'
 import { blake3 } from '@noble/hashes/blake3.js'
 import { uncompressSync } from 'lz4-napi'
 import { describe, expect, it } from 'vitest'
-import { type BackedUp, backUp, blockSize, makeDisk, mib, noise, withFolder } from './fixture.ts'
+import {
+  type BackedUp,
+  backUp,
+  blockSize,
+  makeDisk,
+  mib,
+  noise,
+  verify,
+  withFolder,
+} from './fixture.ts'
 import { type Compression, createRepository, openRepository, type Repository } from './index.ts'
 
 // Half of it shrinks, half of it does not.
@@ -133,9 +142,9 @@ describe('a damaged repository', () => {
         repository.restoreDisk(disk, { kind: 'raw', path: target }).result,
       ).rejects.toMatchObject({ code: 'BLOCK_CORRUPT' })
       expect(existsSync(target)).toBe(false)
-      await expect(repository.verifyDisk(disk).result).rejects.toMatchObject({
-        code: 'BLOCK_CORRUPT',
-      })
+      expect(await verify(repository, disk)).toMatchObject([
+        { size_bytes: blockSize, reason: 'BLOCK_CORRUPT' },
+      ])
     })
   })
 
@@ -149,15 +158,13 @@ describe('a damaged repository', () => {
         const { storedAt = 0 } = wanted[0] ?? {}
         bytes.writeUInt8(bytes.readUInt8(storedAt + 5) ^ 128, storedAt + 5)
         await writeFile(pack, bytes)
-        await expect(repository.verifyDisk(disk).result).rejects.toMatchObject({
-          code: 'BLOCK_CORRUPT',
-        })
+        expect(await verify(repository, disk)).toMatchObject([{ reason: 'BLOCK_CORRUPT' }])
         const again = await backUp(repository, {
           source: { kind: 'raw', path: join(folder, 'source') },
           size_bytes: 8 * mib,
         })
         expect(again.disk.root).toBe(disk.root)
-        await repository.verifyDisk(again.disk).result
+        expect(await verify(repository, again.disk)).toEqual([])
       })
     },
   )

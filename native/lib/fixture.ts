@@ -5,7 +5,7 @@ import { createCipheriv, createHash } from 'node:crypto'
 import { mkdtemp, open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import type { MoveDiskOptions, MovedDisk, Repository, StoredDisk } from './index.ts'
+import type { DamagedRange, MoveDiskOptions, MovedDisk, Repository, StoredDisk } from './index.ts'
 
 const execute = promisify(execFile)
 
@@ -161,4 +161,9 @@ export async function backUp(
   } finally {
     await session.abort()
   }
+}
+
+/** What of a disk cannot be had any more. */
+export async function verify(repository: Repository, disk: StoredDisk): Promise<DamagedRange[]> {
+  return (await repository.openVerification(0).verifyDisk(disk).result).ranges
 }

@@ -233,6 +233,31 @@ export interface Session {
   abort(): Promise<void>
 }
 
+/** Disks that are proven one after the other, or at once: what they share is read once. */
+export interface Verification {
+  /**
+   * Reads every node of the map and every chunk, decodes them and compares their digests; without
+   * damage the disk has its root. Damage is in the report, any other failure rejects.
+   */
+  verifyDisk(disk: StoredDisk): Task<DamageReport>
+}
+
+/** Neighbouring bytes of a disk that cannot be had any more, and why the first of them cannot. */
+export interface DamagedRange {
+  offset: number
+  size_bytes: number
+  /** BLOCK_CORRUPT or CHUNK_MISSING. */
+  reason: string
+  message: string
+}
+
+export interface DamageReport {
+  /** By offset, at most 1,000. */
+  ranges: DamagedRange[]
+  /** Of all of them. */
+  damaged_bytes: number
+}
+
 export interface Repository {
   info(): RepositoryInfo
   /** Draws the next incarnation by exclusive create. */
@@ -267,8 +292,8 @@ export interface Repository {
    * makes it durable. What is not written when it fails is as it was.
    */
   restoreDifference(disk: StoredDisk, image: RestoredImageAddress): Task<Progress>
-  /** Reads every chunk, decodes it, compares its digest, rebuilds and compares the root. */
-  verifyDisk(disk: StoredDisk): Task<Progress>
+  /** Reads at most so many stored bytes in a second; 0: no limit. */
+  openVerification(bytesPerSecond: number): Verification
   close(): void
 }
 
@@ -282,8 +307,9 @@ export interface Native {
   /**
    * Compares every stored byte with its digest; needs no key. Damage is in the report, a folder that
    * cannot be listed rejects. progress(): position_bytes were checked, block_count damages found.
+   * Reads at most so many bytes in a second; 0: no limit.
    */
-  checkStored(folder: string): Task<StoredReport>
+  checkStored(folder: string, bytesPerSecond: number): Task<StoredReport>
   listKeySlots(folder: string): Promise<KeySlot[]>
   /** `secret` opens a slot that is there; `label` is kept in clear. Errors: KEY_WRONG. */
   addKeySlot(folder: string, secret: Secret, added: Secret, label: string): Promise<KeySlot>

@@ -1,7 +1,8 @@
 // The options that say what is done to a repository by itself, and the same in words.
+import { formatBytes } from '@blockferry/core'
 import { type catalog, type durationFromMs, msFromDuration } from '@blockferry/proto'
 import type { Command } from 'commander'
-import { repeatArgument, undoArgument } from './option_value.ts'
+import { rateArgument, repeatArgument, undoArgument } from './option_value.ts'
 import type { Field } from './table.ts'
 import { shortDuration } from './time_text.ts'
 
@@ -12,6 +13,7 @@ export interface MaintenanceOptions {
   verifyEvery?: Duration | typeof never
   saveEvery?: Duration | typeof never
   undo?: Duration
+  verifyRate?: bigint
 }
 
 const never = 'never'
@@ -24,7 +26,12 @@ export const withMaintenance = (command: Command): Command =>
       repeatOrNever,
     )
     .option('--undo <time>', 'keep removed backups for so long: 7d (default)', undoArgument)
-    .option('--verify-every <time>', 'compare all stored bytes so often: 30d, never', repeatOrNever)
+    .option(
+      '--verify-every <time>',
+      'prove all backups so often: 30d, never (default)',
+      repeatOrNever,
+    )
+    .option('--verify-rate <bytes>', 'and read at most so much in a second: 50M', rateArgument)
     .option(
       '--save-every <time>',
       'save hosts and policies into it so often: 1d (default), never',
@@ -37,7 +44,7 @@ const repeatOrNever = (text: string): Duration | typeof never =>
 /** What the options make of it. */
 export function changedMaintenance(
   before: catalog.Maintenance,
-  { collectEvery, verifyEvery, saveEvery, undo }: MaintenanceOptions,
+  { collectEvery, verifyEvery, saveEvery, undo, verifyRate }: MaintenanceOptions,
 ): catalog.Maintenance {
   const repeat = (given: Duration | typeof never | undefined, now: Duration | undefined) =>
     given === undefined ? now : given === never ? undefined : given
@@ -46,6 +53,7 @@ export function changedMaintenance(
     undoDuration: undo ?? before.undoDuration,
     verifyRepeatDuration: repeat(verifyEvery, before.verifyRepeatDuration),
     saveRepeatDuration: repeat(saveEvery, before.saveRepeatDuration),
+    verifyBytesPerSecond: verifyRate ?? before.verifyBytesPerSecond,
   }
 }
 
@@ -56,8 +64,11 @@ export function maintenanceFields(maintenance: catalog.Maintenance | undefined):
     repeat ? `every ${shortDuration(msFromDuration(repeat))}` : 'by hand'
   return [
     ['collected', every(maintenance.collectRepeatDuration)],
-    ['verified', every(maintenance.verifyRepeatDuration)],
+    ['verified', every(maintenance.verifyRepeatDuration) + rateOf(maintenance)],
     ['saved to', every(maintenance.saveRepeatDuration)],
     ['undo window', shortDuration(msFromDuration(maintenance.undoDuration))],
   ]
 }
+
+const rateOf = ({ verifyBytesPerSecond: rate }: catalog.Maintenance): string =>
+  rate > 0n ? `, at most ${formatBytes(rate)}/s` : ''

@@ -62,3 +62,14 @@ export function repeatArgument(text: string): ReturnType<typeof durationFromMs> 
   }
   return durationFromMs(ms)
 }
+
+const sizeUnits = ['', 'K', 'M', 'G', 'T']
+
+/** `50M` is 50 MiB. */
+export function rateArgument(text: string): bigint {
+  const [, digits, unit] = /^(\d{1,7})([KMGT]?)(?:i?B)?$/i.exec(text) ?? []
+  if (digits === undefined || unit === undefined) {
+    throw new InvalidArgumentError('Give bytes, for example 50M, or 0 for no limit.')
+  }
+  return BigInt(digits) << BigInt(10 * sizeUnits.indexOf(unit.toUpperCase()))
+}

@@ -61,6 +61,9 @@ function warn(context: Context, run: schedule.Run): ExitCode {
         message: `${kindName(run)} ${lastPart(run.name)}: failed without a reason`,
       }
   printFailure(terminal, settings.output, { metadata: {}, ...fallback, ...run.error })
+  if (settings.output !== 'json' && !settings.quiet) {
+    for (const line of damageLines(run.verifyReport)) terminal.err(`${safeText(line)}\n`)
+  }
   return cancelled ? exitCode.cancelled : exitCodeOfRun(run)
 }
 
@@ -74,9 +77,7 @@ function endLines(context: Context, run: schedule.Run): string[] {
     case schedule.Run_Kind.RESTORE:
       return restoreLines(run)
     case schedule.Run_Kind.VERIFY:
-      if (run.backup === '') {
-        return [`Verified ${lastPart(run.repository)}: every stored byte has its digest.`]
-      }
+      if (run.backup === '') return [verifiedLine(run)]
       return [
         `Verified ${lastPart(run.backup)}: every block decodes and has its digest.`,
         `  ${amounts(run)}`,
@@ -92,6 +93,14 @@ function endLines(context: Context, run: schedule.Run): string[] {
     default:
       return backupLines(context, run)
   }
+}
+
+/** With backups in the report every block was proven, else stored bytes alone. */
+function verifiedLine({ repository, verifyReport }: schedule.Run): string {
+  const count = verifyReport?.provenBackups.length ?? 0
+  const proven = `every block of ${count} backup${count === 1 ? '' : 's'} decodes and has its digest`
+  const what = count > 0 ? proven : 'every stored byte has its digest'
+  return `Verified ${lastPart(repository)}: ${what}.`
 }
 
 function retainLines({ policy, removedBackups }: schedule.Run): string[] {
@@ -186,3 +195,17 @@ export const decisionText = ({ disk, decision, message }: backup.DecisionNote): 
 
 export const uncoveredText = ({ disk, reason, message }: backup.UncoveredDisk): string =>
   `${disk}: ${reason}: ${message}`
+
+const damagesTold = 50
+
+/** What is damaged, by backup; `run show --output json` has all of it. */
+function damageLines(report: move.VerifyReport | undefined): string[] {
+  if (!report) return []
+  const lines = report.damages.slice(0, damagesTold).map((damage) => {
+    const { backup, vmDisplayName, disk, path, offsetBytes, sizeBytes } = damage
+    const whose = backup === '' ? path : `${backup} (${vmDisplayName}) ${disk}`
+    return `  damaged: ${whose}, ${sizeBytes} bytes from ${offsetBytes}`
+  })
+  const more = report.damages.length - lines.length
+  return more > 0 ? [...lines, `  and ${more} more places`] : lines
+}

@@ -9,4 +9,5 @@ export const maintenanceDefault: Maintenance = {
   undoDuration: durationFromMs(7 * dayMs),
   verifyRepeatDuration: undefined,
   saveRepeatDuration: durationFromMs(dayMs),
+  verifyBytesPerSecond: 0n,
 }

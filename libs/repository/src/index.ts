@@ -1,4 +1,4 @@
-export { checkMaintenance, checkRepeat, checkUndo } from './maintenance_field.ts'
+export { checkMaintenance, checkRate, checkRepeat, checkUndo } from './maintenance_field.ts'
 export {
   backupFromListed,
   backupFromManifest,

@@ -26,6 +26,10 @@ export function checkMaintenance(
       `${field}.save_repeat_duration`,
       maintenance.saveRepeatDuration,
     ),
+    verifyBytesPerSecond: checkRate(
+      `${field}.verify_bytes_per_second`,
+      maintenance.verifyBytesPerSecond,
+    ),
   }
 }
 
@@ -42,4 +46,10 @@ export function checkUndo(field: string, undo: Duration): Duration {
   const ms = Math.round(msFromDuration(undo))
   if (ms >= 0 && ms <= undoMsMax) return durationFromMs(ms)
   throw argumentInvalid(field, `${ms} ms`, 'give 0 s to 3650 days')
+}
+
+/** Bytes in a second; 0: no limit. */
+export function checkRate(field: string, rate: bigint): bigint {
+  if (rate >= 0n && rate <= BigInt(Number.MAX_SAFE_INTEGER)) return rate
+  throw argumentInvalid(field, String(rate), 'give 0 to 2^53-1')
 }

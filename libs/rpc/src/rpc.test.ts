@@ -29,6 +29,7 @@ const handlers = {
   deleteRepository: async () => ({}),
   updateRepository: async () => ({ repository: undefined }),
   advanceTime: async () => ({}),
+  recordVerification: async () => ({}),
   createRepository: notOffered,
   unlockRepository: notOffered,
   listKeySlots: notOffered,

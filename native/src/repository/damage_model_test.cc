@@ -82,7 +82,8 @@ class Original {
     Change(files->Content(path), way);
     const Cancel cancel;
     Progress progress;
-    Result<StoredReport> report = CheckStored(*files, kFolder, &cancel, &progress);
+    RateLimit no_limit;
+    Result<StoredReport> report = CheckStored(*files, kFolder, &cancel, &progress, &no_limit);
     EXPECT_TRUE(report.ok()) << report.status().message();
     if (!report.ok()) return outcome;
     outcome.is_found = std::any_of(

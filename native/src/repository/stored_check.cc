@@ -24,8 +24,13 @@ using namespace repository_format;
 
 class Check {
  public:
-  Check(FileSystem& files, std::string folder, const Cancel* cancel, Progress* progress)
-      : files_(files), folder_(std::move(folder)), cancel_(cancel), progress_(*progress) {}
+  Check(FileSystem& files, std::string folder, const Cancel* cancel, Progress* progress,
+        RateLimit* rate_limit)
+      : files_(files),
+        folder_(std::move(folder)),
+        cancel_(cancel),
+        progress_(*progress),
+        rate_limit_(*rate_limit) {}
 
   Result<StoredReport> Run() {
     RETURN_IF_ERROR(ReadIdentity());
@@ -77,8 +82,9 @@ class Check {
     if (entries.status().Is(reason::kNotFound)) return {};
     RETURN_IF_ERROR(entries);
     for (const FolderEntry& entry : *entries) {
-      RETURN_IF_ERROR(cancel_->Check());
+      const uint64_t before = report_.checked;
       if (!entry.is_folder) RETURN_IF_ERROR(check(folder + "/" + entry.name));
+      RETURN_IF_ERROR(rate_limit_.Take(report_.checked - before, *cancel_));
     }
     return {};
   }
@@ -206,6 +212,7 @@ class Check {
   const std::string folder_;
   const Cancel* cancel_;
   Progress& progress_;
+  RateLimit& rate_limit_;
   std::optional<RepositoryId> id_;  // Absent when the file `repository` is damaged.
   StoredReport report_;
 };
@@ -213,8 +220,8 @@ class Check {
 }  // namespace
 
 Result<StoredReport> CheckStored(FileSystem& files, const std::string& folder, const Cancel* cancel,
-                                 Progress* progress) {
-  return Check(files, folder, cancel, progress).Run();
+                                 Progress* progress, RateLimit* rate_limit) {
+  return Check(files, folder, cancel, progress, rate_limit).Run();
 }
 
 }  // namespace blockferry

@@ -10,6 +10,7 @@
 #include "core/cancel.h"
 #include "core/file.h"
 #include "core/progress.h"
+#include "core/rate_limit.h"
 
 namespace blockferry {
 
@@ -32,7 +33,7 @@ struct StoredReport {
 // meanwhile are passed over. A file that cannot be read is damage; a folder that cannot be listed
 // fails. Progress: position_bytes of what was checked, block_count of damages.
 Result<StoredReport> CheckStored(FileSystem& files, const std::string& folder, const Cancel* cancel,
-                                 Progress* progress);
+                                 Progress* progress, RateLimit* rate_limit);
 
 }  // namespace blockferry
 

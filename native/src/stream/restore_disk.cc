@@ -47,9 +47,8 @@ class BatchRestorer {
     RETURN_IF_ERROR(restore_->cancel->Check());
     const size_t size = BlockSizeAt(restore_->disk.size_bytes, entry.index);
     uint64_t stored_size = 0;
-    const Proof proof = restore_->target == nullptr ? Proof::kPlainAndStored : Proof::kPlain;
     RETURN_IF_ERROR(restore_->chunks->ReadChunk(
-        entry.name, MutableBytes(bytes_).subspan(run_size_, size), proof, &stored_size));
+        entry.name, MutableBytes(bytes_).subspan(run_size_, size), Proof::kPlain, &stored_size));
     run_size_ += size;
     restore_->progress->read_bytes.Add(stored_size);
     restore_->progress->block_count.Add(1);
@@ -58,7 +57,7 @@ class BatchRestorer {
 
   Status WriteRun() {
     const Bytes run = Bytes(bytes_).first(std::exchange(run_size_, 0));
-    if (run.empty() || restore_->target == nullptr) return Status();
+    if (run.empty()) return Status();
     RETURN_IF_ERROR(restore_->target->Write(run_offset_bytes_, run));
     restore_->progress->stored_bytes.Add(run.size());
     return Status();

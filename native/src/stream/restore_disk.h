@@ -1,5 +1,5 @@
 // The line backwards: reads the chunks that a disk's map names, on several threads and
-// out of order, and writes them to a target. Without a target it is a verification.
+// out of order, and writes them to a target.
 //
 // Nothing reaches the target before it was compared with its digest. The nodes of the map
 // are compared on the way, so after success the root is the one that was asked for.
@@ -27,7 +27,7 @@ struct StoredDisk {
 Status CountAllocated(ChunkReader* chunks, const StoredDisk& disk, const Cancel* cancel,
                       Progress* progress);
 
-// `target` is null for a verification, and is not finished by this function.
+// `target` is not finished by this function.
 Status RestoreDisk(ChunkReader* chunks, const StoredDisk& disk, DiskTarget* target,
                    const Cancel* cancel, Progress* progress);
 

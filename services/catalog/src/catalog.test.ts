@@ -425,33 +425,38 @@ describe('an encrypted repository', () => {
   it('is maintained as its creator says, daily when nothing is said, and as it is updated', async () => {
     const day = durationFromMs(86_400_000)
     const undoDuration = durationFromMs(7 * 86_400_000)
-    const byDefault = { collectRepeatDuration: day, undoDuration, saveRepeatDuration: day }
+    const rate = { verifyBytesPerSecond: 0n }
+    const byDefault = { collectRepeatDuration: day, undoDuration, saveRepeatDuration: day, ...rate }
     const create = (repositoryId: string, maintenance?: catalog.Maintenance) =>
       calls.createRepository({
         ...{ repositoryId, folder: join(folder, repositoryId), adopt: false, requestId: '' },
         ...{ passphraseFile: '', maintenance },
       })
     expect((await create('daily')).repository?.maintenance).toEqual(byDefault)
-    const weekly = { verifyRepeatDuration: durationFromMs(7 * 86_400_000) }
+    const weekly = { verifyRepeatDuration: durationFromMs(7 * 86_400_000), ...rate }
     const { repository } = await create('weekly', weekly)
     expect(repository?.maintenance).toEqual({ undoDuration, ...weekly })
 
     const name = 'repositories/weekly'
     const changed = {
-      collectRepeatDuration: durationFromMs(3_600_000),
-      undoDuration: durationFromMs(0),
+      ...{ collectRepeatDuration: durationFromMs(3_600_000), undoDuration: durationFromMs(0) },
+      verifyBytesPerSecond: 5n,
     }
     const updated = await calls.updateRepository({ name, maintenance: changed })
     expect(updated.repository).toMatchObject({ name, maintenance: changed })
     expect((await calls.getRepository({ name })).repository?.maintenance).toEqual(changed)
 
     for (const [field, maintenance] of [
-      ['maintenance.collect_repeat_duration', { collectRepeatDuration: durationFromMs(59_999) }],
-      ['maintenance.undo_duration', { undoDuration: durationFromMs(-1) }],
+      [
+        'maintenance.collect_repeat_duration',
+        { collectRepeatDuration: durationFromMs(59_999), ...rate },
+      ],
+      ['maintenance.undo_duration', { undoDuration: durationFromMs(-1), ...rate }],
       [
         'maintenance.verify_repeat_duration',
-        { verifyRepeatDuration: durationFromMs(367 * 86_400_000) },
+        { verifyRepeatDuration: durationFromMs(367 * 86_400_000), ...rate },
       ],
+      ['maintenance.verify_bytes_per_second', { verifyBytesPerSecond: -1n }],
       ['maintenance', undefined],
     ] as const) {
       const refused = await failureOf(calls.updateRepository({ name, maintenance }))
@@ -459,6 +464,37 @@ describe('an encrypted repository', () => {
     }
     const unknown = { name: 'repositories/none', maintenance: changed }
     expect((await failureOf(calls.updateRepository(unknown))).reason).toBe('NOT_FOUND')
+  })
+
+  it('notes what verifications proved and found, beside what the manifests say', async () => {
+    const place = { repositoryId: 'proven', folder: join(folder, 'proven'), adopt: false }
+    const rest = { requestId: '', passphraseFile: '', maintenance: undefined }
+    await calls.createRepository({ ...place, ...rest })
+    const parent = 'repositories/proven'
+    const nameOf = (id: string) => `${parent}/backups/${id}`
+    const record = (id: string) =>
+      calls.recordBackup({
+        backup: proto.Backup.fromPartial({ name: nameOf(id), vmIdentity: 'vm' }),
+      })
+    for (const id of ['a', 'b', 'c']) await record(id)
+    const note = { parent, provenBackups: ['a', 'gone'], damagedBackups: ['b'] }
+    await calls.recordVerification(note)
+    const list = async () => {
+      const request = { parent, vm: '', pageSize: 0, pageToken: '', showRemoved: true }
+      const { backups } = await calls.listBackups(request)
+      return Object.fromEntries(backups.map((each) => [each.name.slice(-1), each]))
+    }
+    const first = await list()
+    expect(first.a).toMatchObject({ damaged: false, verifyTime: expect.any(Date) })
+    expect(first.b).toMatchObject({ damaged: true, verifyTime: expect.any(Date) })
+    expect([first.c?.damaged, first.c?.verifyTime]).toEqual([false, undefined])
+    await calls.recordVerification({ ...note, provenBackups: ['b'], damagedBackups: [] })
+    // A rebuild, or a run that is taken over, records it once more.
+    await record('b')
+    const { backup } = await calls.getBackup({ name: nameOf('b') })
+    expect(backup).toMatchObject({ damaged: false, verifyTime: expect.any(Date) })
+    const unknown = calls.recordVerification({ ...note, parent: 'repositories/none' })
+    expect((await failureOf(unknown)).reason).toBe('NOT_FOUND')
   })
 
   it('tells its time, and believes a clock that is confirmed when its time is lost', async () => {

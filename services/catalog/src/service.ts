@@ -87,6 +87,12 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       await store.putBackup({ ...name, message })
       return { backup: message }
     },
+    recordVerification: async ({ parent, provenBackups, damagedBackups }) => {
+      const { name } = await findRepository(store, parent, 'parent')
+      await store.recordVerification(name, provenBackups, false)
+      await store.recordVerification(name, damagedBackups, true)
+      return {}
+    },
     getBackup: async ({ name }) => ({ backup: await findBackup(store, name) }),
     listBackups: async (request) => {
       const page = pageOf(request)

@@ -42,17 +42,22 @@ interface RepositoryRow {
   undo_ms: bigint
   verify_repeat_ms: bigint | null
   save_repeat_ms: bigint | null
+  verify_bytes_per_second: bigint
 }
 
 interface BackupRow {
   repository: string
   backup: string
   message: Buffer
+  verify_time: Date | null
+  damaged: boolean
 }
+
+const backupColumns = 'repository, backup, message, verify_time, damaged'
 
 const selectRepositories = `
   SELECT name, folder, repository_id, request_id, create_time,
-    collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms,
+    collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms, verify_bytes_per_second,
     (SELECT count(*) FROM catalog.backups b
      WHERE b.repository = r.name AND NOT b.removed) AS backup_count
   FROM catalog.repositories r`
@@ -70,8 +75,8 @@ export class Store {
     try {
       await this.#pool.query(
         `INSERT INTO catalog.repositories (name, folder, repository_id, request_id, create_time,
-           collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+           collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms, verify_bytes_per_second)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
         [name, folder, repositoryId, requestId, createTime, ...valuesOf(maintenance)],
       )
     } catch (thrown) {
@@ -85,7 +90,8 @@ export class Store {
   async updateRepository(name: string, maintenance: catalog.Maintenance): Promise<boolean> {
     const { count } = await this.#pool.query(
       `UPDATE catalog.repositories
-       SET collect_repeat_ms = $2, undo_ms = $3, verify_repeat_ms = $4, save_repeat_ms = $5
+       SET collect_repeat_ms = $2, undo_ms = $3, verify_repeat_ms = $4, save_repeat_ms = $5,
+         verify_bytes_per_second = $6
        WHERE name = $1`,
       [name, ...valuesOf(maintenance)],
     )
@@ -132,7 +138,7 @@ export class Store {
 
   async findBackup({ repository, backup }: BackupName): Promise<Backup | null> {
     const { rows } = await this.#pool.query<BackupRow>(
-      `SELECT repository, backup, message FROM catalog.backups
+      `SELECT ${backupColumns} FROM catalog.backups
        WHERE repository = $1 AND backup = $2`,
       [repository, backup],
     )
@@ -147,7 +153,7 @@ export class Store {
     showRemoved: boolean,
   ): Promise<Backup[]> {
     const { rows } = await this.#pool.query<BackupRow>(
-      `SELECT repository, backup, message FROM catalog.backups
+      `SELECT ${backupColumns} FROM catalog.backups
        WHERE ($1 = '' OR repository = $1) AND ($2 = '' OR vm_identity = $2 OR vm_display_name = $2)
          AND ($5 OR NOT removed)
        ORDER BY point_time_ms DESC, sequence DESC, repository COLLATE "C", backup COLLATE "C"
@@ -163,7 +169,7 @@ export class Store {
    */
   async backupsOfVm(repository: string, vm: string): Promise<CatalogedBackup[]> {
     const { rows } = await this.#pool.query<BackupRow>(
-      `SELECT repository, backup, message FROM catalog.backups
+      `SELECT ${backupColumns} FROM catalog.backups
        WHERE repository = $1 AND (vm_identity = $2 OR vm_identity IN (
          SELECT named.vm_identity FROM catalog.backups named
          WHERE named.repository = $1 AND named.vm_display_name = $2 AND NOT EXISTS (
@@ -186,9 +192,9 @@ export class Store {
     const { rows } = await this.#pool.query<
       BackupRow & { backup_count: bigint; stored_bytes: bigint }
     >(
-      `SELECT repository, backup, message, backup_count, stored_bytes
+      `SELECT ${backupColumns}, backup_count, stored_bytes
        FROM (
-         SELECT repository, backup, message, vm_display_name, vm_identity,
+         SELECT ${backupColumns}, vm_display_name, vm_identity,
            count(*) OVER vm AS backup_count,
            (sum(stored_bytes) OVER vm)::bigint AS stored_bytes,
            row_number() OVER (
@@ -214,6 +220,14 @@ export class Store {
         storedBytes: row.stored_bytes,
       }
     })
+  }
+
+  async recordVerification(repository: string, backups: string[], damaged: boolean): Promise<void> {
+    await this.#pool.query(
+      `UPDATE catalog.backups SET verify_time = now(), damaged = $3
+       WHERE repository = $1 AND backup = ANY ($2)`,
+      [repository, backups, damaged],
+    )
   }
 
   async backupIds(repository: string): Promise<Set<string>> {
@@ -300,22 +314,27 @@ const repositoryOfRow = (row: RepositoryRow): StoredRepository => ({
     undoDuration: durationOf(row.undo_ms),
     verifyRepeatDuration: durationOf(row.verify_repeat_ms),
     saveRepeatDuration: durationOf(row.save_repeat_ms),
+    verifyBytesPerSecond: row.verify_bytes_per_second,
   },
 })
 
 const durationOf = (ms: bigint | null) => (ms === null ? undefined : durationFromMs(Number(ms)))
 
-const valuesOf = (maintenance: catalog.Maintenance): (number | null)[] =>
-  [
+const valuesOf = (maintenance: catalog.Maintenance): (number | bigint | null)[] => [
+  ...[
     maintenance.collectRepeatDuration,
     maintenance.undoDuration,
     maintenance.verifyRepeatDuration,
     maintenance.saveRepeatDuration,
-  ].map((duration) => (duration ? msFromDuration(duration) : null))
+  ].map((duration) => (duration ? msFromDuration(duration) : null)),
+  maintenance.verifyBytesPerSecond,
+]
 
-const backupOfRow = ({ repository, backup, message }: BackupRow): Backup => ({
-  ...proto.Backup.decode(message),
+const backupOfRow = ({ repository, backup, ...row }: BackupRow): Backup => ({
+  ...proto.Backup.decode(row.message),
   name: `repositories/${repository}/backups/${backup}`,
+  verifyTime: row.verify_time ?? undefined,
+  damaged: row.damaged,
 })
 
 const alreadyExists = (name: string, known: string): BackupError =>

@@ -482,11 +482,9 @@ describe('verify', () => {
       stand.request([rawDisk('vda', path, mib)], { vmIdentity: 'proven' }),
     )
     const verify = async (sessionId: string) => {
-      await stand.calls.startVerify({
-        sessionId,
-        folder: stand.repository,
-        backupId: made.name.replace('backups/', ''),
-      })
+      const backupId = made.name.replace('backups/', '')
+      const request = { sessionId, folder: stand.repository, backupId }
+      await stand.calls.startVerify(move.StartVerifyRequest.fromPartial(request))
       return await stand.until(sessionId, DONE, FAILED)
     }
     const good = await verify('verify-1')
@@ -508,11 +506,42 @@ describe('verify', () => {
     const bad = await verify('verify-2')
     expect(bad.state).toBe(FAILED)
     expect(['BLOCK_CORRUPT', 'CHUNK_MISSING', 'REPOSITORY_DAMAGED']).toContain(bad.errorReason)
-    const missing = stand.calls.startVerify({
-      sessionId: 'v3',
-      folder: stand.repository,
-      backupId: 'none',
+    const [damage] = bad.verifyReport?.damages ?? []
+    const id = made.name.replace('backups/', '')
+    expect(damage).toMatchObject({ backup: id, vmIdentity: 'proven', disk: 'vda' })
+    expect(damage?.sizeBytes).toBe(65_536n)
+    expect(bad.verifyReport).toMatchObject({ provenBackups: [], damagedBackups: [id] })
+
+    // Another backup in the same repository is whole; together they are told apart.
+    const other = await stand.raw('whole.raw', mib, [{ offset: 0, size: mib, seed: 78 }])
+    const whole = await stand.backup(
+      stand.request([rawDisk('vda', other, mib)], { vmIdentity: 'whole' }),
+    )
+    const wholeId = whole.name.replace('backups/', '')
+    const all = { sessionId: 'verify-all', folder: stand.repository, firstBackupIds: [wholeId] }
+    const level = move.VerifyLevel.BLOCKS
+    await stand.calls.startVerify(move.StartVerifyRequest.fromPartial({ ...all, level }))
+    const both = await stand.until('verify-all', DONE, FAILED)
+    expect(both).toMatchObject({ state: FAILED, errorMetadata: { damaged_backups: id } })
+    expect(both.verifyReport?.damagedBackups).toEqual([id])
+    expect(both.verifyReport?.provenBackups[0]).toBe(wholeId)
+    expect(both.verifyReport?.damages).toMatchObject([
+      { backup: id, offsetBytes: damage?.offsetBytes },
+    ])
+    expect(both.disks[0]?.positionBytes).toBe(both.disks[0]?.sizeBytes)
+    await writeFile(pack, bytes.with(middle, (bytes[middle] ?? 0) ^ 1))
+    const mended = move.StartVerifyRequest.fromPartial({
+      ...all,
+      level,
+      sessionId: 'verify-mended',
     })
+    await stand.calls.startVerify(mended)
+    expect((await stand.until('verify-mended', DONE, FAILED)).state).toBe(DONE)
+    const missing = stand.calls.startVerify(
+      move.StartVerifyRequest.fromPartial({
+        ...{ sessionId: 'v3', folder: stand.repository, backupId: 'none' },
+      }),
+    )
     expect((await failureOf(missing)).reason).toBe('BACKUP_NOT_FOUND')
   })
 })

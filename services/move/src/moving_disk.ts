@@ -1,7 +1,7 @@
 import type { Progress, Task } from '@blockferry/native'
 import { move } from '@blockferry/proto'
 
-const nothingYet: Omit<Progress, 'size_bytes'> = {
+export const nothingYet: Omit<Progress, 'size_bytes'> = {
   position_bytes: 0,
   allocated_bytes: 0,
   changed_bytes: 0,

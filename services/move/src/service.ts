@@ -1,7 +1,8 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import type { KeySlot, RepositoryInfo } from '@blockferry/native'
+import type { KeySlot, ListedManifest, RepositoryInfo } from '@blockferry/native'
 import { durationFromMs, keySlot, move, msFromDuration } from '@blockferry/proto'
+import { checkRate } from '@blockferry/repository'
 import type { Handlers } from '@blockferry/rpc'
 import type { MoveLimits } from './backup_session.ts'
 import { changeBackup } from './change_backup.ts'
@@ -19,7 +20,7 @@ import type { Sessions } from './sessions.ts'
 import { isBackup, startBackup } from './start_backup.ts'
 import { openDifferential } from './start_differential.ts'
 import { openRestore } from './start_restore.ts'
-import { VerifySession } from './verify_session.ts'
+import { VerifyAllSession, VerifySession } from './verify_session.ts'
 
 export interface MoveParts {
   config: MoveConfig
@@ -51,12 +52,13 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
   }
 
   /** Compares stored bytes with their digests, which needs no key. */
-  const startCheck = async ({ sessionId, folder }: move.StartVerifyRequest) => {
+  const startCheck = async (request: move.StartVerifyRequest, bytesPerSecond: number) => {
+    const { sessionId, folder } = request
     const isSame = (session: Session) => session instanceof CheckSession
     const session = await sessions.startOnce(
       sessionId,
       isSame,
-      async () => new CheckSession(sessionId, folder, repositories.native, log),
+      async () => new CheckSession(sessionId, folder, bytesPerSecond, repositories.native, log),
     )
     return { session: session.view() }
   }
@@ -121,13 +123,22 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       )
     },
     startVerify: async (request) => {
-      if (request.backupId === '') return await startCheck(request)
+      const { sessionId, backupId } = request
+      const bytesPerSecond = Number(checkRate('bytes_per_second', request.bytesPerSecond))
+      const level = checkVerifyLevel(request)
+      if (level === move.VerifyLevel.STORED) return await startCheck(request, bytesPerSecond)
+      const kind = backupId === '' ? VerifyAllSession : VerifySession
       return await startReading(
         request,
-        (session) => session instanceof VerifySession,
+        (session) => session instanceof kind,
         async (held) => {
-          const manifest = await findManifest(held.repository, request.backupId)
-          return new VerifySession(request.sessionId, manifest, held, limits, log)
+          const work = { held, bytesPerSecond }
+          if (backupId === '') {
+            const listed = inOrder(await held.repository.listManifests(null), request)
+            return new VerifyAllSession(sessionId, listed, work, limits, log)
+          }
+          const manifest = await findManifest(held.repository, backupId)
+          return new VerifySession(sessionId, manifest, work, limits, log)
         },
       )
     },
@@ -153,6 +164,25 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       return {}
     },
   }
+}
+
+function checkVerifyLevel({ level, backupId }: move.StartVerifyRequest): move.VerifyLevel {
+  const { UNSPECIFIED, STORED, BLOCKS } = move.VerifyLevel
+  if (level === UNSPECIFIED) return backupId === '' ? STORED : BLOCKS
+  if (level === BLOCKS || (level === STORED && backupId === '')) return level
+  const given = move.verifyLevelToJSON(level)
+  throw argumentInvalid('level', given, 'give VERIFY_LEVEL_BLOCKS, or of a repository _STORED')
+}
+
+/** Those that are named come first, in the order of their names. */
+function inOrder(
+  listed: ListedManifest[],
+  { firstBackupIds }: move.StartVerifyRequest,
+): ListedManifest[] {
+  const places = new Map(firstBackupIds.map((id, place) => [id, place]))
+  const placeOf = (each: ListedManifest): number =>
+    (each.kind === 'manifest' ? places.get(each.manifest.backup_id) : undefined) ?? places.size
+  return listed.sort((one, other) => placeOf(one) - placeOf(other))
 }
 
 function collectOptions({ token, undoDuration, dryRun }: move.StartCollectRequest) {

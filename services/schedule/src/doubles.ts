@@ -55,6 +55,12 @@ export class World {
   hosts: snapshot.Host[] = []
   /** Names of backups. */
   readonly removed: string[] = []
+  /** What catalog was told of verifications. */
+  readonly verifications: catalog.RecordVerificationRequest[] = []
+  readonly verified: move.StartVerifyRequest[] = []
+  cataloged: backup.Backup[] = []
+  /** What a verification finds. */
+  verifyReport: move.VerifyReport | undefined
   /** Undo windows of the collections so far. */
   readonly undoDurations: move.StartCollectRequest['undoDuration'][] = []
   interfere: Interfere = () => {}
@@ -276,8 +282,11 @@ export function serveMove(world: World, address: string): Promise<RunningService
         disks.map(({ disk }) => disk),
       )
     },
-    async startVerify({ sessionId }) {
-      return start(sessionId, move.Session_Kind.VERIFY, null, [])
+    async startVerify(request) {
+      world.verified.push(request)
+      const { session } = start(request.sessionId, move.Session_Kind.VERIFY, null, [])
+      session.verifyReport = world.verifyReport
+      return { session }
     },
     async startCollect({ sessionId, undoDuration }) {
       world.undoDurations.push(undoDuration)
@@ -323,7 +332,9 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     addKeySlot: notOffered,
     removeKeySlot: notOffered,
     advanceTime: notOffered,
-    listBackups: notOffered,
+    async listBackups() {
+      return { backups: world.cataloged, nextPageToken: '' }
+    },
     listProtectedVms: notOffered,
     async planRetention(request) {
       return world.plan(request)
@@ -345,6 +356,10 @@ export function serveCatalog(world: World, address: string): Promise<RunningServ
     },
     async listRepositories() {
       return { repositories: [world.repository], nextPageToken: '' }
+    },
+    async recordVerification(request) {
+      world.verifications.push(request)
+      return {}
     },
     async recordBackup({ backup: recorded }) {
       world.recorded.push(recorded?.name ?? '')

@@ -1,4 +1,4 @@
-import { type catalog, durationFromMs, retention, schedule } from '@blockferry/proto'
+import { catalog, durationFromMs, retention, schedule } from '@blockferry/proto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Kind, State } from './run_row.ts'
 import { ended, eventually, Site } from './site.ts'
@@ -25,12 +25,9 @@ afterEach(async () => {
   await site.forget()
 })
 
-const maintain = (maintenance: Partial<catalog.Maintenance>, createTime?: Date) => {
-  site.world.repository = {
-    ...site.world.repository,
-    maintenance: maintenance as never,
-    createTime,
-  }
+const maintain = (given: Partial<catalog.Maintenance>, createTime?: Date) => {
+  const maintenance = catalog.Maintenance.fromPartial(given)
+  site.world.repository = { ...site.world.repository, maintenance, createTime }
 }
 const runs = async () =>
   (await client.listRuns({ vm: '', activeOnly: false, pageSize: 0, pageToken: '' })).runs

@@ -1,7 +1,7 @@
 // The collections, verifications and saves that repositories ask for by themselves. When one is due follows
 // from the newest run of its kind, so nothing else is kept, and one that was started by hand counts.
 import type { Logger } from '@blockferry/core'
-import { type catalog, msFromDuration, schedule } from '@blockferry/proto'
+import { type catalog, move, msFromDuration, schedule } from '@blockferry/proto'
 import { isSilence } from './patience.ts'
 import type { Queue } from './queue.ts'
 import { hasEnded, Kind, type ShownRow } from './run_row.ts'
@@ -53,8 +53,12 @@ async function startDueOf(
   }
   const verifies = await occasion(Kind.VERIFY, repository, maintenance?.verifyRepeatDuration, runs)
   if (verifies) {
-    const request = schedule.StartVerifyRequest.fromPartial({ repository: name })
-    const { id } = await queue.verifyStored(request, verifies)
+    const request = schedule.StartVerifyRequest.fromPartial({
+      repository: name,
+      level: move.VerifyLevel.BLOCKS,
+      bytesPerSecond: maintenance?.verifyBytesPerSecond ?? 0n,
+    })
+    const { id } = await queue.verifyRepository(request, verifies)
     log.info({ repository: name, run: id }, 'a verification is due')
   }
   const saves = await occasion(Kind.SAVE, repository, maintenance?.saveRepeatDuration, runs)

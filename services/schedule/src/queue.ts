@@ -148,7 +148,10 @@ export class Queue {
     const { repository, backup } = await this.backupOf(request.backup)
     const id = newRunId(wallMs())
     const backupId = checkBackupName(request.backup).id
-    const verify = { sessionId: id, folder: repository.folder, backupId }
+    const verify = {
+      ...{ sessionId: id, folder: repository.folder, backupId, firstBackupIds: [] },
+      ...{ level: request.level, bytesPerSecond: request.bytesPerSecond },
+    }
     return await this.store.insert({
       ...newRun(id, requestKey, Kind.VERIFY, repository.name),
       vmIdentity: backup.vmIdentity,
@@ -159,7 +162,7 @@ export class Queue {
   }
 
   /** REQUIRES: the fields of `request` are checked. */
-  async verifyStored(
+  async verifyRepository(
     request: schedule.StartVerifyRequest,
     requestKey: string | null,
   ): Promise<ShownRow> {
@@ -179,7 +182,10 @@ export class Queue {
       )
     }
     const id = newRunId(wallMs())
-    const verify = { sessionId: id, folder: repository.folder, backupId: '' }
+    const verify = {
+      ...{ sessionId: id, folder: repository.folder, backupId: '', firstBackupIds: [] },
+      ...{ level: request.level, bytesPerSecond: request.bytesPerSecond },
+    }
     return await this.store.insert({
       ...newRun(id, requestKey, Kind.VERIFY, repository.name),
       plan: { ...planIn(repository), verify },

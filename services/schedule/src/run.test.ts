@@ -484,14 +484,47 @@ describe('restore and verify runs', () => {
     site.world.failSession = new BackupError('BLOCK_CORRUPT', 'block 3 of disk0 is damaged')
     const last = await ended(
       client,
-      (await client.startVerify({ backup: name, repository: '', requestId: '' })).run,
+      (await client.startVerify(schedule.StartVerifyRequest.fromPartial({ backup: name }))).run,
     )
     expect(last).toMatchObject({ state: State.FAILED, error: { reason: 'BLOCK_CORRUPT' } })
-    const unknown = client.startVerify({
-      backup: 'repositories/nightly/backups/x',
-      repository: '',
-      requestId: '',
-    })
+    const unknown = client.startVerify(
+      schedule.StartVerifyRequest.fromPartial({ backup: 'repositories/nightly/backups/x' }),
+    )
     await expect(unknown).rejects.toMatchObject({ reason: 'BACKUP_NOT_FOUND' })
+  })
+
+  it('notes what a verification of the repository proved and found, and begins with the oldest proof', async () => {
+    await using client = await site.schedule()
+    site.world.cataloged = [
+      backup.Backup.fromPartial({
+        name: 'repositories/nightly/backups/new',
+        verifyTime: new Date(9),
+      }),
+      backup.Backup.fromPartial({ name: 'repositories/nightly/backups/never' }),
+      backup.Backup.fromPartial({
+        name: 'repositories/nightly/backups/old',
+        verifyTime: new Date(5),
+      }),
+    ]
+    const verifyReport = move.VerifyReport.fromPartial({
+      ...{ provenBackups: ['never', 'old'], damagedBackups: ['new'] },
+      damages: [{ backup: 'new', disk: 'vda', offsetBytes: 7n, sizeBytes: 9n }],
+    })
+    site.world.verifyReport = verifyReport
+    site.world.failSession = new BackupError('BLOCK_CORRUPT', 'damaged')
+    const request = schedule.StartVerifyRequest.fromPartial({
+      ...{ repository: 'repositories/nightly', level: move.VerifyLevel.BLOCKS },
+      bytesPerSecond: 5n,
+    })
+    const last = await ended(client, (await client.startVerify(request)).run)
+    expect(last).toMatchObject({ state: State.FAILED, verifyReport })
+    expect(site.world.verifications.at(-1)).toEqual({
+      ...{ parent: 'repositories/nightly' },
+      ...{ provenBackups: ['never', 'old'], damagedBackups: ['new'] },
+    })
+    expect(site.world.verified.at(-1)).toMatchObject({
+      ...{ level: move.VerifyLevel.BLOCKS, bytesPerSecond: 5n, backupId: '' },
+      firstBackupIds: ['never', 'old', 'new'],
+    })
   })
 })

@@ -197,6 +197,7 @@ function manifestOf(
     host: hostOf(point.vm?.name ?? ''),
     run: `runs/${run.id}`,
     held: false,
+    damaged: false,
     tags: row.plan.backup?.tags ?? [],
   }
 }

@@ -119,7 +119,17 @@ describe('bad input', () => {
     [
       'a backup to verify',
       'backup',
-      () => client.startVerify({ backup: '', repository: '', requestId: '' }),
+      () => client.startVerify(schedule.StartVerifyRequest.fromPartial({})),
+    ],
+    [
+      'stored bytes of a backup',
+      'level',
+      () =>
+        client.startVerify(
+          schedule.StartVerifyRequest.fromPartial({
+            ...{ backup: 'repositories/r/backups/b', level: move.VerifyLevel.STORED },
+          }),
+        ),
     ],
     ['a policy without VMs', 'policy.vms', () => create({ vms: [] })],
     ['a policy with a VM twice', 'policy.vms', () => create({ vms: ['a', 'a'] })],
@@ -263,7 +273,9 @@ describe('policies', () => {
     await create({ repeatDuration: { seconds: 3_600n, nanos: 0 } })
     await site.pool.query('UPDATE schedule.policies SET next_run_time = now()')
     await eventually('the policy is due', () => asked)
-    const { run } = await client.startVerify({ backup: name, repository: '', requestId: '' })
+    const { run } = await client.startVerify(
+      schedule.StartVerifyRequest.fromPartial({ backup: name }),
+    )
     expect((await ended(client, run)).state).toBe(State.SUCCEEDED)
     site.world.interfere = () => {}
     answer.abort(new BackupError('SERVICE_UNREACHABLE', 'silenced'))

@@ -1,7 +1,7 @@
 // The RPCs of schedule: checks the fields, asks the others, answers with protos.
 import { argumentInvalid, BackupError } from '@blockferry/errors'
-import { imageFormatName, imageFormatNames, schedule } from '@blockferry/proto'
-import { checkTags, checkUndo } from '@blockferry/repository'
+import { imageFormatName, imageFormatNames, move, schedule } from '@blockferry/proto'
+import { checkRate, checkTags, checkUndo } from '@blockferry/repository'
 import { type Call, cutPage, type Handlers, pageOf } from '@blockferry/rpc'
 import type { ScheduleLimits } from './config.ts'
 import { RunCancelled } from './held_run.ts'
@@ -147,13 +147,17 @@ function startHandlers({ queue, wake }: ServiceParts) {
 
     async startVerify(request) {
       const key = requestKey('StartVerify', request.requestId)
-      const isStored = request.repository !== ''
-      if (isStored) checkName('repository', request.repository, 'repositories')
-      if (isStored && request.backup !== '') {
+      const isWhole = request.repository !== ''
+      if (isWhole) checkName('repository', request.repository, 'repositories')
+      if (isWhole && request.backup !== '') {
         throw argumentInvalid('backup', request.backup, 'leave it out, or leave out the repository')
       }
-      if (!isStored) checkBackupName(request.backup)
-      const run = await (isStored ? queue.verifyStored(request, key) : queue.verify(request, key))
+      if (!isWhole) checkBackupName(request.backup)
+      checkRate('bytes_per_second', request.bytesPerSecond)
+      checkVerifyLevel(request)
+      const run = await (isWhole
+        ? queue.verifyRepository(request, key)
+        : queue.verify(request, key))
       wake()
       return { run: publicRun(run) }
     },
@@ -218,6 +222,13 @@ function runHandlers({ runs, holder, limits }: ServiceParts) {
       return { run: publicRun(row) }
     },
   } satisfies Partial<Handlers<schedule.ScheduleServiceServer>>
+}
+
+function checkVerifyLevel({ level, backup }: schedule.StartVerifyRequest): void {
+  const { UNSPECIFIED, STORED, BLOCKS } = move.VerifyLevel
+  if (level === UNSPECIFIED || level === BLOCKS || (level === STORED && backup === '')) return
+  const given = move.verifyLevelToJSON(level)
+  throw argumentInvalid('level', given, 'give VERIFY_LEVEL_BLOCKS, or of a repository _STORED')
 }
 
 /** The folder of the new images; empty when a VM's own images are replaced. */

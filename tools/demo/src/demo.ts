@@ -1,7 +1,7 @@
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { monotonicMs, sleep } from '@blockferry/core'
-import { backup, msFromDuration, type schedule } from '@blockferry/proto'
+import { backup, move, msFromDuration, type schedule } from '@blockferry/proto'
 import {
   buildGuest,
   fileSystemDamage,
@@ -152,9 +152,8 @@ export class Demo {
     const pack = await this.#largestPack()
     await flipByte(pack.path, Math.floor(pack.size / 2))
     const { run } = await lab.stand.schedule.startVerify({
-      backup: made.backup,
-      repository: '',
-      requestId: '',
+      ...{ backup: made.backup, repository: '', requestId: '' },
+      ...{ level: move.VerifyLevel.BLOCKS, bytesPerSecond: 0n },
     })
     const verified = await lab.stand.runEnd(run?.name ?? '')
     await flipByte(pack.path, Math.floor(pack.size / 2))

@@ -1,5 +1,5 @@
 import { formatBytes, formatDuration, randomHex } from '@blockferry/core'
-import { type backup, msFromDuration } from '@blockferry/proto'
+import { type backup, move, msFromDuration } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { backupRequest, type StartOptions } from '../backup_request.ts'
 import { type Context, countOf, noteMore, printFields, printRows } from '../context.ts'
@@ -10,6 +10,7 @@ import {
   compressionHelp,
   countArgument,
   levelArgument,
+  rateArgument,
 } from '../option_value.ts'
 import { findBackup, lastPart, listBackups, repositoryOf } from '../resource_name.ts'
 import { decisionText, uncoveredText } from '../run_report.ts'
@@ -112,14 +113,23 @@ function verifyVerb(command: Command, outcome: Outcome): Command {
   command
     .description('prove a backup: decode every block, check its digest and the root of each disk')
     .argument('<backup>', 'id, full name, or latest:VM')
+    .option('--rate <bytes>', 'read at most so much in a second: 50M', rateArgument)
     .option('-d, --detach', 'print the name of the run and return at once')
   examples(command, 'blockferry verify latest:web-1')
-  return carryOut<{ detach?: boolean }>(command, outcome, async (context, options, text = '') => {
+  return carryOut<VerifyOptions>(command, outcome, async (context, options, text = '') => {
     const { name } = await findBackup(context.services, text)
-    const request = { backup: name, repository: '', requestId: randomHex(8) }
+    const request = {
+      ...{ backup: name, repository: '', requestId: randomHex(8) },
+      ...{ level: move.VerifyLevel.BLOCKS, bytesPerSecond: options.rate ?? 0n },
+    }
     const start = async () => (await context.services.schedule.startVerify(request)).run
     return await startOne(context, start, options.detach ?? false)
   })
+}
+
+interface VerifyOptions {
+  rate?: bigint
+  detach?: boolean
 }
 
 type Catalog = Context['services']['catalog']
@@ -169,6 +179,10 @@ function changeVerb(command: Command, { verb, description, done, call }: Change,
   })
 }
 
+/** What a verification last said of it. */
+const proof = ({ verifyTime, damaged }: backup.Backup): string =>
+  verifyTime ? `${damaged ? 'DAMAGED' : 'proven'} ${timeText(verifyTime)}` : ''
+
 /** What keeps a backup, or that it is about to go. */
 function standing({ held, removeTime, lockUntilTime }: backup.Backup): string {
   if (removeTime) return `removed ${timeText(removeTime)}`
@@ -204,6 +218,7 @@ const columns: Column<backup.Backup>[] = [
   },
   { title: 'LEVEL', cell: ({ level }) => levelName(level), dispensable: 4 },
   { title: 'STANDING', cell: standing, dispensable: 2 },
+  { title: 'PROOF', cell: proof, dispensable: 2 },
   { title: 'CONSISTENCY', cell: ({ consistency }) => consistencyName(consistency), dispensable: 5 },
 ]
 
@@ -229,6 +244,7 @@ function printBackup(context: Context, found: backup.Backup): void {
     ['base', found.baseBackup],
     ['policy', lastPart(found.policy)],
     ['standing', standing(found)],
+    ['proof', proof(found) || 'not verified yet'],
     ['tags', found.tags.join(' ')],
     ['disks', found.disks.map(diskText)],
     ['left out', found.uncoveredDisks.map(uncoveredText)],

@@ -5,10 +5,11 @@ import {
   type catalog,
   type keySlot,
   maintenanceDefault,
+  move,
   msFromDuration,
   type schedule,
 } from '@blockferry/proto'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printFields, printMade, printRows } from '../context.ts'
 import { keySlotJson, keySlotKindName, plainJson } from '../json.ts'
@@ -18,7 +19,7 @@ import {
   maintenanceFields,
   withMaintenance,
 } from '../maintenance_option.ts'
-import { undoArgument } from '../option_value.ts'
+import { rateArgument, undoArgument } from '../option_value.ts'
 import { fullName, lastPart } from '../resource_name.ts'
 import { safeText } from '../safe_text.ts'
 import { listed } from '../services.ts'
@@ -73,7 +74,7 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     const { catalog: service } = context.services
     const request = { name: fullName('repositories', name) }
     const { repository: before } = await service.getRepository(request)
-    const maintenance = changedMaintenance(before?.maintenance ?? {}, options)
+    const maintenance = changedMaintenance(before?.maintenance ?? maintenanceDefault, options)
     const answer = await service.updateRepository({ ...request, maintenance })
     if (before && answer.repository) {
       print(context, { ...before, maintenance: answer.repository.maintenance }, '')
@@ -113,15 +114,32 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
   })
   const verify = repository
     .command('verify')
-    .description('compare every stored byte with its digest; needs no key')
+    .description('compare every stored byte with its digest, or prove every backup')
     .argument('<name>')
+    .addOption(
+      new Option(
+        '--level <level>',
+        'stored: bytes against digests, needs no key; blocks: decode all blocks of all ' +
+          'backups, the longest unproven first, and name those that are damaged',
+      )
+        .choices(['stored', 'blocks'])
+        .default('stored'),
+    )
+    .option('--rate <bytes>', 'read at most so much in a second: 50M', rateArgument)
     .option('-d, --detach', 'print the name of the run and return at once')
-  examples(verify, 'blockferry repository verify nightly')
-  carryOut<{ detach?: boolean }>(verify, outcome, async (context, options, name = '') => {
+  examples(
+    verify,
+    'blockferry repository verify nightly',
+    'blockferry repository verify nightly --level blocks --rate 50M',
+  )
+  carryOut<VerifyOptions>(verify, outcome, async (context, options, name = '') => {
+    const { STORED, BLOCKS } = move.VerifyLevel
     const request = {
       backup: '',
       repository: fullName('repositories', name),
       requestId: randomHex(8),
+      level: options.level === 'blocks' ? BLOCKS : STORED,
+      bytesPerSecond: options.rate ?? 0n,
     }
     const start = async () => (await context.services.schedule.startVerify(request)).run
     return await startOne(context, start, options.detach ?? false)
@@ -243,6 +261,12 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
 
 const passphraseHelp =
   "the first line of this file of the mover's machine: a passphrase or a recovery key"
+
+interface VerifyOptions {
+  level: 'stored' | 'blocks'
+  rate?: bigint
+  detach?: boolean
+}
 
 interface CollectOptions {
   undo?: schedule.StartCollectRequest['undoDuration']

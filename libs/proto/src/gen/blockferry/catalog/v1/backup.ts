@@ -309,7 +309,15 @@ export interface Backup {
     | Date
     | undefined;
   /** Repository time before which nobody removes it; unset without a lock. */
-  lockUntilTime?: Date | undefined;
+  lockUntilTime?:
+    | Date
+    | undefined;
+  /** When a verification last looked at all of it; unset: none did. Known to the catalog alone. */
+  verifyTime?:
+    | Date
+    | undefined;
+  /** That verification found damage. */
+  damaged: boolean;
 }
 
 function createBaseBackupDisk(): BackupDisk {
@@ -851,6 +859,8 @@ function createBaseBackup(): Backup {
     held: false,
     removeTime: undefined,
     lockUntilTime: undefined,
+    verifyTime: undefined,
+    damaged: false,
   };
 }
 
@@ -939,6 +949,12 @@ export const Backup: MessageFns<Backup> = {
     }
     if (message.lockUntilTime !== undefined) {
       Timestamp.encode(toTimestamp(message.lockUntilTime), writer.uint32(218).fork()).join();
+    }
+    if (message.verifyTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.verifyTime), writer.uint32(226).fork()).join();
+    }
+    if (message.damaged !== false) {
+      writer.uint32(232).bool(message.damaged);
     }
     return writer;
   },
@@ -1172,6 +1188,22 @@ export const Backup: MessageFns<Backup> = {
             message.lockUntilTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 28: {
+            if (tag !== 226) {
+              break;
+            }
+
+            message.verifyTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 29: {
+            if (tag !== 232) {
+              break;
+            }
+
+            message.damaged = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1271,6 +1303,12 @@ export const Backup: MessageFns<Backup> = {
         : isSet(object.lock_until_time)
         ? fromJsonTimestamp(object.lock_until_time)
         : undefined,
+      verifyTime: isSet(object.verifyTime)
+        ? fromJsonTimestamp(object.verifyTime)
+        : isSet(object.verify_time)
+        ? fromJsonTimestamp(object.verify_time)
+        : undefined,
+      damaged: isSet(object.damaged) ? globalThis.Boolean(object.damaged) : false,
     };
   },
 
@@ -1357,6 +1395,12 @@ export const Backup: MessageFns<Backup> = {
     if (message.lockUntilTime !== undefined) {
       obj.lockUntilTime = message.lockUntilTime.toISOString();
     }
+    if (message.verifyTime !== undefined) {
+      obj.verifyTime = message.verifyTime.toISOString();
+    }
+    if (message.damaged !== false) {
+      obj.damaged = message.damaged;
+    }
     return obj;
   },
 
@@ -1396,6 +1440,8 @@ export const Backup: MessageFns<Backup> = {
     message.held = object.held ?? false;
     message.removeTime = object.removeTime ?? undefined;
     message.lockUntilTime = object.lockUntilTime ?? undefined;
+    message.verifyTime = object.verifyTime ?? undefined;
+    message.damaged = object.damaged ?? false;
     return message;
   },
 };

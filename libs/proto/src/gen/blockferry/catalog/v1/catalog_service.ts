@@ -73,7 +73,10 @@ export interface Maintenance {
   undoDuration?:
     | Duration
     | undefined;
-  /** From one verification of the stored bytes to the next, 1 minute to 366 days; unset: only by hand. */
+  /**
+   * From one verification of all backups to the next, those first whose last proof is the oldest, 1
+   * minute to 366 days; unset: only by hand.
+   */
   verifyRepeatDuration?:
     | Duration
     | undefined;
@@ -81,7 +84,11 @@ export interface Maintenance {
    * From one save of what the installation was told to the next, 1 minute to 366 days; unset: only by
    * hand.
    */
-  saveRepeatDuration?: Duration | undefined;
+  saveRepeatDuration?:
+    | Duration
+    | undefined;
+  /** Stored bytes that such a verification reads in a second at most; 0: no limit. */
+  verifyBytesPerSecond: bigint;
 }
 
 /** A VM that has at least one backup. */
@@ -274,6 +281,20 @@ export interface AdvanceTimeResponse {
     | undefined;
   /** How far the clock is ahead of it, which is not believed; 0 when it is not. */
   aheadDuration?: Duration | undefined;
+}
+
+/** Request of RecordVerification. */
+export interface RecordVerificationRequest {
+  /** `repositories/{repository}`. */
+  parent: string;
+  /** Ids of backups of it that are proven; unknown ones are passed over. */
+  provenBackups: string[];
+  /** Ids of backups of it that are damaged. */
+  damagedBackups: string[];
+}
+
+/** Response of RecordVerification. */
+export interface RecordVerificationResponse {
 }
 
 /** Request of RecordBackup. */
@@ -681,6 +702,7 @@ function createBaseMaintenance(): Maintenance {
     undoDuration: undefined,
     verifyRepeatDuration: undefined,
     saveRepeatDuration: undefined,
+    verifyBytesPerSecond: 0n,
   };
 }
 
@@ -697,6 +719,12 @@ export const Maintenance: MessageFns<Maintenance> = {
     }
     if (message.saveRepeatDuration !== undefined) {
       Duration.encode(message.saveRepeatDuration, writer.uint32(34).fork()).join();
+    }
+    if (message.verifyBytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.verifyBytesPerSecond) !== message.verifyBytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.verifyBytesPerSecond of type int64 too large");
+      }
+      writer.uint32(40).int64(message.verifyBytesPerSecond);
     }
     return writer;
   },
@@ -746,6 +774,14 @@ export const Maintenance: MessageFns<Maintenance> = {
             message.saveRepeatDuration = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.verifyBytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -780,6 +816,11 @@ export const Maintenance: MessageFns<Maintenance> = {
         : isSet(object.save_repeat_duration)
         ? Duration.fromJSON(object.save_repeat_duration)
         : undefined,
+      verifyBytesPerSecond: isSet(object.verifyBytesPerSecond)
+        ? BigInt(object.verifyBytesPerSecond)
+        : isSet(object.verify_bytes_per_second)
+        ? BigInt(object.verify_bytes_per_second)
+        : 0n,
     };
   },
 
@@ -796,6 +837,9 @@ export const Maintenance: MessageFns<Maintenance> = {
     }
     if (message.saveRepeatDuration !== undefined) {
       obj.saveRepeatDuration = Duration.toJSON(message.saveRepeatDuration);
+    }
+    if (message.verifyBytesPerSecond !== 0n) {
+      obj.verifyBytesPerSecond = message.verifyBytesPerSecond.toString();
     }
     return obj;
   },
@@ -818,6 +862,9 @@ export const Maintenance: MessageFns<Maintenance> = {
     message.saveRepeatDuration = (object.saveRepeatDuration !== undefined && object.saveRepeatDuration !== null)
       ? Duration.fromPartial(object.saveRepeatDuration)
       : undefined;
+    message.verifyBytesPerSecond = (object.verifyBytesPerSecond !== undefined && object.verifyBytesPerSecond !== null)
+      ? BigInt(object.verifyBytesPerSecond)
+      : 0n;
     return message;
   },
 };
@@ -2792,6 +2839,167 @@ export const AdvanceTimeResponse: MessageFns<AdvanceTimeResponse> = {
   },
 };
 
+function createBaseRecordVerificationRequest(): RecordVerificationRequest {
+  return { parent: "", provenBackups: [], damagedBackups: [] };
+}
+
+export const RecordVerificationRequest: MessageFns<RecordVerificationRequest> = {
+  encode(message: RecordVerificationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.parent !== "") {
+      writer.uint32(10).string(message.parent);
+    }
+    for (const v of message.provenBackups) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.damagedBackups) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecordVerificationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecordVerificationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.parent = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.provenBackups.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.damagedBackups.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RecordVerificationRequest {
+    return {
+      parent: isSet(object.parent) ? globalThis.String(object.parent) : "",
+      provenBackups: globalThis.Array.isArray(object?.provenBackups)
+        ? object.provenBackups.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.proven_backups)
+        ? object.proven_backups.map((e: any) => globalThis.String(e))
+        : [],
+      damagedBackups: globalThis.Array.isArray(object?.damagedBackups)
+        ? object.damagedBackups.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.damaged_backups)
+        ? object.damaged_backups.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: RecordVerificationRequest): unknown {
+    const obj: any = {};
+    if (message.parent !== "") {
+      obj.parent = message.parent;
+    }
+    if (message.provenBackups?.length) {
+      obj.provenBackups = message.provenBackups;
+    }
+    if (message.damagedBackups?.length) {
+      obj.damagedBackups = message.damagedBackups;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RecordVerificationRequest>): RecordVerificationRequest {
+    return RecordVerificationRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RecordVerificationRequest>): RecordVerificationRequest {
+    const message = createBaseRecordVerificationRequest();
+    message.parent = object.parent ?? "";
+    message.provenBackups = object.provenBackups?.map((e) => e) || [];
+    message.damagedBackups = object.damagedBackups?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseRecordVerificationResponse(): RecordVerificationResponse {
+  return {};
+}
+
+export const RecordVerificationResponse: MessageFns<RecordVerificationResponse> = {
+  encode(_: RecordVerificationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecordVerificationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecordVerificationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): RecordVerificationResponse {
+    return {};
+  },
+
+  toJSON(_: RecordVerificationResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<RecordVerificationResponse>): RecordVerificationResponse {
+    return RecordVerificationResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<RecordVerificationResponse>): RecordVerificationResponse {
+    const message = createBaseRecordVerificationResponse();
+    return message;
+  },
+};
+
 function createBaseRecordBackupRequest(): RecordBackupRequest {
   return { backup: undefined };
 }
@@ -4599,6 +4807,18 @@ export const CatalogServiceService = {
       Buffer.from(RemoveKeySlotResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RemoveKeySlotResponse => RemoveKeySlotResponse.decode(value),
   },
+  /** Notes which backups a verification has proven, and which are damaged. An internal step of a run. */
+  recordVerification: {
+    path: "/blockferry.catalog.v1.CatalogService/RecordVerification" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RecordVerificationRequest): Buffer =>
+      Buffer.from(RecordVerificationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RecordVerificationRequest => RecordVerificationRequest.decode(value),
+    responseSerialize: (value: RecordVerificationResponse): Buffer =>
+      Buffer.from(RecordVerificationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RecordVerificationResponse => RecordVerificationResponse.decode(value),
+  },
   /** As AdvanceTime of the move service. Errors: NOT_FOUND, REPOSITORY_DAMAGED. */
   advanceTime: {
     path: "/blockferry.catalog.v1.CatalogService/AdvanceTime" as const,
@@ -4757,6 +4977,8 @@ export interface CatalogServiceServer extends UntypedServiceImplementation {
   addKeySlot: handleUnaryCall<AddKeySlotRequest, AddKeySlotResponse>;
   /** Removes what opens a repository. Errors: NOT_FOUND, KEY_SLOT_LAST, KEY_MISSING. */
   removeKeySlot: handleUnaryCall<RemoveKeySlotRequest, RemoveKeySlotResponse>;
+  /** Notes which backups a verification has proven, and which are damaged. An internal step of a run. */
+  recordVerification: handleUnaryCall<RecordVerificationRequest, RecordVerificationResponse>;
   /** As AdvanceTime of the move service. Errors: NOT_FOUND, REPOSITORY_DAMAGED. */
   advanceTime: handleUnaryCall<AdvanceTimeRequest, AdvanceTimeResponse>;
   /** Records a backup whose manifest is committed. Idempotent. An internal step of a run. */
@@ -4942,6 +5164,22 @@ export interface CatalogServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RemoveKeySlotResponse) => void,
+  ): ClientUnaryCall;
+  /** Notes which backups a verification has proven, and which are damaged. An internal step of a run. */
+  recordVerification(
+    request: RecordVerificationRequest,
+    callback: (error: ServiceError | null, response: RecordVerificationResponse) => void,
+  ): ClientUnaryCall;
+  recordVerification(
+    request: RecordVerificationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RecordVerificationResponse) => void,
+  ): ClientUnaryCall;
+  recordVerification(
+    request: RecordVerificationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RecordVerificationResponse) => void,
   ): ClientUnaryCall;
   /** As AdvanceTime of the move service. Errors: NOT_FOUND, REPOSITORY_DAMAGED. */
   advanceTime(

@@ -35,6 +35,53 @@ export const protobufFileName = "blockferry/move/v1/move_service.proto";
  * travel in these messages: they stay in the native engine.
  */
 
+/** How much a verification proves. */
+export const VerifyLevel = {
+  /** UNSPECIFIED - Unset: VERIFY_LEVEL_BLOCKS of a backup, VERIFY_LEVEL_STORED of a repository. */
+  UNSPECIFIED: 0,
+  /** STORED - Every stored byte of a repository is compared with its digest. Needs no key. */
+  STORED: 1,
+  /** BLOCKS - Every block of backups is read, decoded and compared with its digest, and every disk with its root. */
+  BLOCKS: 2,
+} as const;
+
+export type VerifyLevel = typeof VerifyLevel[keyof typeof VerifyLevel];
+
+export namespace VerifyLevel {
+  export type UNSPECIFIED = typeof VerifyLevel.UNSPECIFIED;
+  export type STORED = typeof VerifyLevel.STORED;
+  export type BLOCKS = typeof VerifyLevel.BLOCKS;
+}
+
+export function verifyLevelFromJSON(object: any): VerifyLevel {
+  switch (object) {
+    case 0:
+    case "VERIFY_LEVEL_UNSPECIFIED":
+      return VerifyLevel.UNSPECIFIED;
+    case 1:
+    case "VERIFY_LEVEL_STORED":
+      return VerifyLevel.STORED;
+    case 2:
+    case "VERIFY_LEVEL_BLOCKS":
+      return VerifyLevel.BLOCKS;
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum VerifyLevel");
+  }
+}
+
+export function verifyLevelToJSON(object: VerifyLevel): string {
+  switch (object) {
+    case VerifyLevel.UNSPECIFIED:
+      return "VERIFY_LEVEL_UNSPECIFIED";
+    case VerifyLevel.STORED:
+      return "VERIFY_LEVEL_STORED";
+    case VerifyLevel.BLOCKS:
+      return "VERIFY_LEVEL_BLOCKS";
+    default:
+      throw new globalThis.Error("Unrecognized enum value " + object + " for enum VerifyLevel");
+  }
+}
+
 /** Disk format of a restored image. */
 export const ImageFormat = {
   /** UNSPECIFIED - Unset: qcow2. */
@@ -182,7 +229,11 @@ export interface Session {
     | Date
     | undefined;
   /** Of a collection that has ended well. */
-  collectReport?: CollectReport | undefined;
+  collectReport?:
+    | CollectReport
+    | undefined;
+  /** Of a verification, as far as it has come. */
+  verifyReport?: VerifyReport | undefined;
 }
 
 /** What a session does. */
@@ -314,6 +365,40 @@ export function session_StateToJSON(object: Session_State): string {
 export interface Session_ErrorMetadataEntry {
   key: string;
   value: string;
+}
+
+/** Bytes of a disk, or of a file of the repository, that are not what they were. */
+export interface Damage {
+  /** Id of the backup; empty for a file of the repository. */
+  backup: string;
+  /** Identity of its VM. */
+  vmIdentity: string;
+  /** Name of its VM. */
+  vmDisplayName: string;
+  /** The disk; empty when the whole backup cannot be read. */
+  disk: string;
+  /** The file, within the repository's folder; empty for a disk. */
+  path: string;
+  /** Where in the disk or the file. */
+  offsetBytes: bigint;
+  /** How many; 0 when that cannot be told. */
+  sizeBytes: bigint;
+  /** A value of blockferry.error.v1.Reason without prefix. */
+  reason: string;
+  /** What is wrong with the first of them. */
+  message: string;
+}
+
+/** What a verification has found so far. */
+export interface VerifyReport {
+  /** Ids of backups that are proven: every block was decoded and has its digest, every disk its root. */
+  provenBackups: string[];
+  /** Ids of backups that are damaged. */
+  damagedBackups: string[];
+  /** Where; at most 1,000. */
+  damages: Damage[];
+  /** Bytes that are damaged in all, of disks or of files. */
+  damagedBytes: bigint;
 }
 
 /** Some packs of a repository. */
@@ -707,11 +792,14 @@ export interface StartVerifyRequest {
   sessionId: string;
   /** Absolute path of the repository. */
   folder: string;
-  /**
-   * Id of the backup; empty compares every stored byte of the repository with its digest, which
-   * needs no key.
-   */
+  /** Id of the backup; empty verifies the repository. */
   backupId: string;
+  /** STORED takes no backup_id. */
+  level: VerifyLevel;
+  /** With VERIFY_LEVEL_BLOCKS of a repository: ids of backups that come first, in this order. */
+  firstBackupIds: string[];
+  /** Stored bytes that are read in a second at most; 0: no limit. */
+  bytesPerSecond: bigint;
 }
 
 /** Response of StartVerify. */
@@ -1324,6 +1412,7 @@ function createBaseSession(): Session {
     startTime: undefined,
     endTime: undefined,
     collectReport: undefined,
+    verifyReport: undefined,
   };
 }
 
@@ -1358,6 +1447,9 @@ export const Session: MessageFns<Session> = {
     }
     if (message.collectReport !== undefined) {
       CollectReport.encode(message.collectReport, writer.uint32(82).fork()).join();
+    }
+    if (message.verifyReport !== undefined) {
+      VerifyReport.encode(message.verifyReport, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -1458,6 +1550,14 @@ export const Session: MessageFns<Session> = {
             message.collectReport = CollectReport.decode(reader, reader.uint32());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.verifyReport = VerifyReport.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1528,6 +1628,11 @@ export const Session: MessageFns<Session> = {
         : isSet(object.collect_report)
         ? CollectReport.fromJSON(object.collect_report)
         : undefined,
+      verifyReport: isSet(object.verifyReport)
+        ? VerifyReport.fromJSON(object.verifyReport)
+        : isSet(object.verify_report)
+        ? VerifyReport.fromJSON(object.verify_report)
+        : undefined,
     };
   },
 
@@ -1569,6 +1674,9 @@ export const Session: MessageFns<Session> = {
     if (message.collectReport !== undefined) {
       obj.collectReport = CollectReport.toJSON(message.collectReport);
     }
+    if (message.verifyReport !== undefined) {
+      obj.verifyReport = VerifyReport.toJSON(message.verifyReport);
+    }
     return obj;
   },
 
@@ -1596,6 +1704,9 @@ export const Session: MessageFns<Session> = {
     message.endTime = object.endTime ?? undefined;
     message.collectReport = (object.collectReport !== undefined && object.collectReport !== null)
       ? CollectReport.fromPartial(object.collectReport)
+      : undefined;
+    message.verifyReport = (object.verifyReport !== undefined && object.verifyReport !== null)
+      ? VerifyReport.fromPartial(object.verifyReport)
       : undefined;
     return message;
   },
@@ -1682,6 +1793,371 @@ export const Session_ErrorMetadataEntry: MessageFns<Session_ErrorMetadataEntry> 
     const message = createBaseSession_ErrorMetadataEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseDamage(): Damage {
+  return {
+    backup: "",
+    vmIdentity: "",
+    vmDisplayName: "",
+    disk: "",
+    path: "",
+    offsetBytes: 0n,
+    sizeBytes: 0n,
+    reason: "",
+    message: "",
+  };
+}
+
+export const Damage: MessageFns<Damage> = {
+  encode(message: Damage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== "") {
+      writer.uint32(10).string(message.backup);
+    }
+    if (message.vmIdentity !== "") {
+      writer.uint32(18).string(message.vmIdentity);
+    }
+    if (message.vmDisplayName !== "") {
+      writer.uint32(26).string(message.vmDisplayName);
+    }
+    if (message.disk !== "") {
+      writer.uint32(34).string(message.disk);
+    }
+    if (message.path !== "") {
+      writer.uint32(42).string(message.path);
+    }
+    if (message.offsetBytes !== 0n) {
+      if (BigInt.asIntN(64, message.offsetBytes) !== message.offsetBytes) {
+        throw new globalThis.Error("value provided for field message.offsetBytes of type int64 too large");
+      }
+      writer.uint32(48).int64(message.offsetBytes);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type int64 too large");
+      }
+      writer.uint32(56).int64(message.sizeBytes);
+    }
+    if (message.reason !== "") {
+      writer.uint32(66).string(message.reason);
+    }
+    if (message.message !== "") {
+      writer.uint32(74).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Damage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDamage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.backup = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.vmIdentity = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.vmDisplayName = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.disk = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.offsetBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.sizeBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Damage {
+    return {
+      backup: isSet(object.backup) ? globalThis.String(object.backup) : "",
+      vmIdentity: isSet(object.vmIdentity)
+        ? globalThis.String(object.vmIdentity)
+        : isSet(object.vm_identity)
+        ? globalThis.String(object.vm_identity)
+        : "",
+      vmDisplayName: isSet(object.vmDisplayName)
+        ? globalThis.String(object.vmDisplayName)
+        : isSet(object.vm_display_name)
+        ? globalThis.String(object.vm_display_name)
+        : "",
+      disk: isSet(object.disk) ? globalThis.String(object.disk) : "",
+      path: isSet(object.path) ? globalThis.String(object.path) : "",
+      offsetBytes: isSet(object.offsetBytes)
+        ? BigInt(object.offsetBytes)
+        : isSet(object.offset_bytes)
+        ? BigInt(object.offset_bytes)
+        : 0n,
+      sizeBytes: isSet(object.sizeBytes)
+        ? BigInt(object.sizeBytes)
+        : isSet(object.size_bytes)
+        ? BigInt(object.size_bytes)
+        : 0n,
+      reason: isSet(object.reason) ? globalThis.String(object.reason) : "",
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: Damage): unknown {
+    const obj: any = {};
+    if (message.backup !== "") {
+      obj.backup = message.backup;
+    }
+    if (message.vmIdentity !== "") {
+      obj.vmIdentity = message.vmIdentity;
+    }
+    if (message.vmDisplayName !== "") {
+      obj.vmDisplayName = message.vmDisplayName;
+    }
+    if (message.disk !== "") {
+      obj.disk = message.disk;
+    }
+    if (message.path !== "") {
+      obj.path = message.path;
+    }
+    if (message.offsetBytes !== 0n) {
+      obj.offsetBytes = message.offsetBytes.toString();
+    }
+    if (message.sizeBytes !== 0n) {
+      obj.sizeBytes = message.sizeBytes.toString();
+    }
+    if (message.reason !== "") {
+      obj.reason = message.reason;
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Damage>): Damage {
+    return Damage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Damage>): Damage {
+    const message = createBaseDamage();
+    message.backup = object.backup ?? "";
+    message.vmIdentity = object.vmIdentity ?? "";
+    message.vmDisplayName = object.vmDisplayName ?? "";
+    message.disk = object.disk ?? "";
+    message.path = object.path ?? "";
+    message.offsetBytes = (object.offsetBytes !== undefined && object.offsetBytes !== null)
+      ? BigInt(object.offsetBytes)
+      : 0n;
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.reason = object.reason ?? "";
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
+function createBaseVerifyReport(): VerifyReport {
+  return { provenBackups: [], damagedBackups: [], damages: [], damagedBytes: 0n };
+}
+
+export const VerifyReport: MessageFns<VerifyReport> = {
+  encode(message: VerifyReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.provenBackups) {
+      writer.uint32(10).string(v!);
+    }
+    for (const v of message.damagedBackups) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.damages) {
+      Damage.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.damagedBytes !== 0n) {
+      if (BigInt.asIntN(64, message.damagedBytes) !== message.damagedBytes) {
+        throw new globalThis.Error("value provided for field message.damagedBytes of type int64 too large");
+      }
+      writer.uint32(32).int64(message.damagedBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VerifyReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVerifyReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.provenBackups.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.damagedBackups.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.damages.push(Damage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.damagedBytes = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): VerifyReport {
+    return {
+      provenBackups: globalThis.Array.isArray(object?.provenBackups)
+        ? object.provenBackups.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.proven_backups)
+        ? object.proven_backups.map((e: any) => globalThis.String(e))
+        : [],
+      damagedBackups: globalThis.Array.isArray(object?.damagedBackups)
+        ? object.damagedBackups.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.damaged_backups)
+        ? object.damaged_backups.map((e: any) => globalThis.String(e))
+        : [],
+      damages: globalThis.Array.isArray(object?.damages) ? object.damages.map((e: any) => Damage.fromJSON(e)) : [],
+      damagedBytes: isSet(object.damagedBytes)
+        ? BigInt(object.damagedBytes)
+        : isSet(object.damaged_bytes)
+        ? BigInt(object.damaged_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: VerifyReport): unknown {
+    const obj: any = {};
+    if (message.provenBackups?.length) {
+      obj.provenBackups = message.provenBackups;
+    }
+    if (message.damagedBackups?.length) {
+      obj.damagedBackups = message.damagedBackups;
+    }
+    if (message.damages?.length) {
+      obj.damages = message.damages.map((e) => Damage.toJSON(e));
+    }
+    if (message.damagedBytes !== 0n) {
+      obj.damagedBytes = message.damagedBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<VerifyReport>): VerifyReport {
+    return VerifyReport.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VerifyReport>): VerifyReport {
+    const message = createBaseVerifyReport();
+    message.provenBackups = object.provenBackups?.map((e) => e) || [];
+    message.damagedBackups = object.damagedBackups?.map((e) => e) || [];
+    message.damages = object.damages?.map((e) => Damage.fromPartial(e)) || [];
+    message.damagedBytes = (object.damagedBytes !== undefined && object.damagedBytes !== null)
+      ? BigInt(object.damagedBytes)
+      : 0n;
     return message;
   },
 };
@@ -4911,7 +5387,7 @@ export const StartRestoreResponse: MessageFns<StartRestoreResponse> = {
 };
 
 function createBaseStartVerifyRequest(): StartVerifyRequest {
-  return { sessionId: "", folder: "", backupId: "" };
+  return { sessionId: "", folder: "", backupId: "", level: 0, firstBackupIds: [], bytesPerSecond: 0n };
 }
 
 export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
@@ -4924,6 +5400,18 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     }
     if (message.backupId !== "") {
       writer.uint32(26).string(message.backupId);
+    }
+    if (message.level !== 0) {
+      writer.uint32(32).int32(message.level);
+    }
+    for (const v of message.firstBackupIds) {
+      writer.uint32(42).string(v!);
+    }
+    if (message.bytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.bytesPerSecond) !== message.bytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.bytesPerSecond of type int64 too large");
+      }
+      writer.uint32(48).int64(message.bytesPerSecond);
     }
     return writer;
   },
@@ -4965,6 +5453,30 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
             message.backupId = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.level = reader.int32() as any;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.firstBackupIds.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.bytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4990,6 +5502,17 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
         : isSet(object.backup_id)
         ? globalThis.String(object.backup_id)
         : "",
+      level: isSet(object.level) ? verifyLevelFromJSON(object.level) : 0,
+      firstBackupIds: globalThis.Array.isArray(object?.firstBackupIds)
+        ? object.firstBackupIds.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.first_backup_ids)
+        ? object.first_backup_ids.map((e: any) => globalThis.String(e))
+        : [],
+      bytesPerSecond: isSet(object.bytesPerSecond)
+        ? BigInt(object.bytesPerSecond)
+        : isSet(object.bytes_per_second)
+        ? BigInt(object.bytes_per_second)
+        : 0n,
     };
   },
 
@@ -5004,6 +5527,15 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     if (message.backupId !== "") {
       obj.backupId = message.backupId;
     }
+    if (message.level !== 0) {
+      obj.level = verifyLevelToJSON(message.level);
+    }
+    if (message.firstBackupIds?.length) {
+      obj.firstBackupIds = message.firstBackupIds;
+    }
+    if (message.bytesPerSecond !== 0n) {
+      obj.bytesPerSecond = message.bytesPerSecond.toString();
+    }
     return obj;
   },
 
@@ -5015,6 +5547,11 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     message.sessionId = object.sessionId ?? "";
     message.folder = object.folder ?? "";
     message.backupId = object.backupId ?? "";
+    message.level = object.level ?? 0;
+    message.firstBackupIds = object.firstBackupIds?.map((e) => e) || [];
+    message.bytesPerSecond = (object.bytesPerSecond !== undefined && object.bytesPerSecond !== null)
+      ? BigInt(object.bytesPerSecond)
+      : 0n;
     return message;
   },
 };

@@ -42,6 +42,10 @@ import {
   imageFormatFromJSON,
   imageFormatToJSON,
   SuppliedChanges,
+  VerifyLevel,
+  verifyLevelFromJSON,
+  verifyLevelToJSON,
+  VerifyReport,
 } from "../../move/v1/move_service.ts";
 import { Host } from "../../snapshot/v1/snapshot_service.ts";
 
@@ -199,6 +203,8 @@ export interface Run {
     | undefined;
   /** Names of the backups that a retention has removed so far; they can be undeleted. */
   removedBackups: string[];
+  /** What a verification has found, also when it failed or was cancelled. */
+  verifyReport?: VerifyReport | undefined;
 }
 
 /** What a run does. */
@@ -560,10 +566,14 @@ export interface StartVerifyRequest {
   /** Makes the call safe to repeat: the same id returns the same run. */
   requestId: string;
   /**
-   * `repositories/{repository}` instead of a backup: every stored byte is compared with its digest,
-   * which needs no key. What is damaged fails the run with REPOSITORY_DAMAGED.
+   * `repositories/{repository}` instead of a backup. What is damaged fails the run, and is in its
+   * verify_report.
    */
   repository: string;
+  /** How much is proven; a backup takes VERIFY_LEVEL_BLOCKS alone. */
+  level: VerifyLevel;
+  /** Stored bytes that are read in a second at most; 0: no limit. */
+  bytesPerSecond: bigint;
 }
 
 /** Response of StartVerify. */
@@ -1411,6 +1421,7 @@ function createBaseRun(): Run {
     startScript: "",
     collectReport: undefined,
     removedBackups: [],
+    verifyReport: undefined,
   };
 }
 
@@ -1493,6 +1504,9 @@ export const Run: MessageFns<Run> = {
     }
     for (const v of message.removedBackups) {
       writer.uint32(210).string(v!);
+    }
+    if (message.verifyReport !== undefined) {
+      VerifyReport.encode(message.verifyReport, writer.uint32(218).fork()).join();
     }
     return writer;
   },
@@ -1718,6 +1732,14 @@ export const Run: MessageFns<Run> = {
             message.removedBackups.push(reader.string());
             continue;
           }
+          case 27: {
+            if (tag !== 218) {
+              break;
+            }
+
+            message.verifyReport = VerifyReport.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1820,6 +1842,11 @@ export const Run: MessageFns<Run> = {
         : globalThis.Array.isArray(object?.removed_backups)
         ? object.removed_backups.map((e: any) => globalThis.String(e))
         : [],
+      verifyReport: isSet(object.verifyReport)
+        ? VerifyReport.fromJSON(object.verifyReport)
+        : isSet(object.verify_report)
+        ? VerifyReport.fromJSON(object.verify_report)
+        : undefined,
     };
   },
 
@@ -1903,6 +1930,9 @@ export const Run: MessageFns<Run> = {
     if (message.removedBackups?.length) {
       obj.removedBackups = message.removedBackups;
     }
+    if (message.verifyReport !== undefined) {
+      obj.verifyReport = VerifyReport.toJSON(message.verifyReport);
+    }
     return obj;
   },
 
@@ -1945,6 +1975,9 @@ export const Run: MessageFns<Run> = {
       ? CollectReport.fromPartial(object.collectReport)
       : undefined;
     message.removedBackups = object.removedBackups?.map((e) => e) || [];
+    message.verifyReport = (object.verifyReport !== undefined && object.verifyReport !== null)
+      ? VerifyReport.fromPartial(object.verifyReport)
+      : undefined;
     return message;
   },
 };
@@ -3659,7 +3692,7 @@ export const StartRestoreResponse: MessageFns<StartRestoreResponse> = {
 };
 
 function createBaseStartVerifyRequest(): StartVerifyRequest {
-  return { backup: "", requestId: "", repository: "" };
+  return { backup: "", requestId: "", repository: "", level: 0, bytesPerSecond: 0n };
 }
 
 export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
@@ -3672,6 +3705,15 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     }
     if (message.repository !== "") {
       writer.uint32(26).string(message.repository);
+    }
+    if (message.level !== 0) {
+      writer.uint32(32).int32(message.level);
+    }
+    if (message.bytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.bytesPerSecond) !== message.bytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.bytesPerSecond of type int64 too large");
+      }
+      writer.uint32(40).int64(message.bytesPerSecond);
     }
     return writer;
   },
@@ -3713,6 +3755,22 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
             message.repository = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.level = reader.int32() as any;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.bytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3734,6 +3792,12 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
         ? globalThis.String(object.request_id)
         : "",
       repository: isSet(object.repository) ? globalThis.String(object.repository) : "",
+      level: isSet(object.level) ? verifyLevelFromJSON(object.level) : 0,
+      bytesPerSecond: isSet(object.bytesPerSecond)
+        ? BigInt(object.bytesPerSecond)
+        : isSet(object.bytes_per_second)
+        ? BigInt(object.bytes_per_second)
+        : 0n,
     };
   },
 
@@ -3748,6 +3812,12 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     if (message.repository !== "") {
       obj.repository = message.repository;
     }
+    if (message.level !== 0) {
+      obj.level = verifyLevelToJSON(message.level);
+    }
+    if (message.bytesPerSecond !== 0n) {
+      obj.bytesPerSecond = message.bytesPerSecond.toString();
+    }
     return obj;
   },
 
@@ -3759,6 +3829,10 @@ export const StartVerifyRequest: MessageFns<StartVerifyRequest> = {
     message.backup = object.backup ?? "";
     message.requestId = object.requestId ?? "";
     message.repository = object.repository ?? "";
+    message.level = object.level ?? 0;
+    message.bytesPerSecond = (object.bytesPerSecond !== undefined && object.bytesPerSecond !== null)
+      ? BigInt(object.bytesPerSecond)
+      : 0n;
     return message;
   },
 };
