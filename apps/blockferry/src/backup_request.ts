@@ -19,6 +19,7 @@ export interface StartOptions {
   changedBlocks?: string
   base?: string
   tag?: string[]
+  lock?: schedule.Policy['lockDuration']
 }
 
 /** Everything that can be checked here is, before anything starts. */
@@ -46,6 +47,7 @@ export async function backupRequest(
     baseBackup: base,
     suppliedChanges: changes.map(({ supplied }) => supplied),
     tags: options.tag ?? [],
+    lockDuration: options.lock,
   }
 }
 

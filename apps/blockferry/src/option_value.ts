@@ -63,6 +63,12 @@ export function repeatArgument(text: string): ReturnType<typeof durationFromMs> 
   return durationFromMs(ms)
 }
 
+export function lockArgument(text: string): ReturnType<typeof durationFromMs> {
+  const ms = text === '0' ? 0 : durationMs(text)
+  if (ms === null) throw new InvalidArgumentError('Give a time, for example 30d, or 0 for no lock.')
+  return durationFromMs(ms)
+}
+
 const sizeUnits = ['', 'K', 'M', 'G', 'T']
 
 /** `50M` is 50 MiB. */

@@ -301,6 +301,34 @@ describe('blockferry up', () => {
     await json('repository', 'forget', 'kept')
   }, 60_000)
 
+  it('locks the backups of a policy, and one of its own', async () => {
+    const place = join(folder, 'locked')
+    await json('repository', 'create', 'locked', place)
+    const rules = ['--keep-last', '1', '--lock', '2h']
+    await json('policy', 'create', 'l', '--vm', 'web', '--to', 'locked', ...rules)
+    await json('policy', 'run', 'l')
+    const own = await json<RunJson>('backup', 'web', '--to', 'locked', '--lock', '30d')
+    await json('policy', 'run', 'l')
+    for (const { name } of await json<BackupJson[]>('backups', 'web')) {
+      const refused = await blockferry('backup', 'remove', name)
+      expect([refused.code, refused.err]).toEqual([1, expect.stringContaining('BACKUP_LOCKED')])
+    }
+    await json('repository', 'clock', 'locked', '--confirm')
+    const decisions = await json<DecisionJson[]>('retention', 'explain', 'l')
+    expect(decisions.map(({ verdict }) => verdict)).toEqual(['keep', 'keep', 'keep'])
+    expect(decisions[2]?.reasons).toMatchObject([{ kind: 'keep_locked' }])
+    const { lock_until_time } = await json<{ lock_until_time: string }>(
+      'backup',
+      'show',
+      own.backup,
+    )
+    const days = (Date.parse(lock_until_time) - Date.now()) / 86_400_000
+    expect(days).toBeGreaterThan(29.9)
+    expect(days).toBeLessThanOrEqual(30.01)
+    await json('policy', 'delete', 'l')
+    await json('repository', 'forget', 'locked')
+  }, 60_000)
+
   it('refuses a second one on the same state folder', async () => {
     const { code, err } = await blockferry('up')
     expect(err).toContain('DATABASE_BUSY')

@@ -26,6 +26,8 @@ export interface BackupWork {
   described: catalog.Backup
   plan: BackupPlan
   compression: Compression
+  /** 0: no lock. */
+  lockSeconds: number
   native: NativeSession
   held: HeldRepository
 }
@@ -119,14 +121,17 @@ export class BackupSession extends Session {
   }
 
   #commitOptions(decisions: catalog.DecisionNote[], endTime: Date): CommitOptions {
-    const { plan, backupId } = this.#work
+    const { plan, backupId, lockSeconds } = this.#work
     const disks = plan.disks.map((disk) => ({
       disk_id: disk.id,
       root: this.#moved.get(disk.id)?.root ?? null,
       size_bytes: disk.sizeBytes,
     }))
     const body = encodeManifestBody(this.#describe(decisions, endTime))
-    return { backup_id: backupId, base_backup_id: baseOf(plan), disks, body, lock_seconds: 0 }
+    return {
+      ...{ backup_id: backupId, base_backup_id: baseOf(plan), disks, body },
+      lock_seconds: lockSeconds,
+    }
   }
 
   #describe(decisions: catalog.DecisionNote[], endTime: Date): catalog.Backup {

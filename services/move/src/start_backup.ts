@@ -1,7 +1,7 @@
 import type { Logger } from '@blockferry/core'
 import { argumentInvalid } from '@blockferry/errors'
 import type { Compression, Manifest, Repository } from '@blockferry/native'
-import { type backup as catalog, move, type snapshot } from '@blockferry/proto'
+import { type backup as catalog, move, msFromDuration, type snapshot } from '@blockferry/proto'
 import { backupFromManifest } from '@blockferry/repository'
 import { planBackup } from './backup_plan.ts'
 import { BackupSession, type MoveLimits } from './backup_session.ts'
@@ -83,7 +83,11 @@ async function openBackup(
     number: tokenPart('token.number', token.number),
   })
   const key = `${request.folder}\0${pseudonym}`
-  const work = { key, backupId, token, point, described, plan, compression, native, held }
+  const lockSeconds = lockSecondsOf(request.lockDuration)
+  const work = {
+    ...{ key, backupId, token, point, described, plan, compression, native, held },
+    lockSeconds,
+  }
   return new BackupSession(request.sessionId, work, limits, log)
 }
 
@@ -149,4 +153,10 @@ function compressionOf(asked: move.Compression | undefined): Compression {
 function tokenPart(field: string, value: bigint): number {
   if (value >= 0n && value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value)
   throw argumentInvalid(field, String(value), 'give 0 to 2^53-1')
+}
+
+function lockSecondsOf(lock: move.StartBackupRequest['lockDuration']): number {
+  const seconds = msFromDuration(lock) / 1000
+  if (Number.isSafeInteger(seconds) && seconds >= 0) return seconds
+  throw argumentInvalid('lock_duration', `${seconds} s`, 'give whole seconds')
 }

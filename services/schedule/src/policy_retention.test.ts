@@ -32,9 +32,10 @@ describe('the retention of a policy', () => {
 
   it('comes back field by field, also those of single VMs', async () => {
     const vmRetentions = [{ vm: 'vm2', retention: keeping({ keepDaily: 9 }) }, { vm: 'vm1' }]
-    await create({ retention: all, vmRetentions, tags: ['a', 'b'] })
+    const lockDuration = durationFromMs(86_400_000)
+    await create({ retention: all, vmRetentions, tags: ['a', 'b'], lockDuration })
     const { policy: read } = await client.getPolicy({ name: 'policies/p' })
-    expect(read).toMatchObject({ retention: all, vmRetentions, tags: ['a', 'b'] })
+    expect(read).toMatchObject({ retention: all, vmRetentions, tags: ['a', 'b'], lockDuration })
   })
 
   it('is replaced, and taken away, by an update', async () => {
@@ -76,6 +77,12 @@ describe('the retention of a policy', () => {
       'policy.vm_retentions.retention',
     ],
     ['has a tag that is none', { tags: ['a b'] }, 'policy.tags'],
+    [
+      'locks for parts of a second',
+      { lockDuration: durationFromMs(1_500) },
+      'policy.lock_duration',
+    ],
+    ['locks for longer than ever', { lockDuration: durationFromMs(4e11) }, 'policy.lock_duration'],
   ])('is refused when it %s', async (_, given, field) => {
     await expect(create(given)).rejects.toMatchObject({
       reason: 'ARGUMENT_INVALID',

@@ -17,6 +17,8 @@ export interface PolicySettings {
   retention: retention.Retention | null
   vmRetentions: schedule.VmRetention[]
   tags: string[]
+  /** 0: no lock. */
+  lockMs: number
 }
 
 export interface PolicyRow extends PolicySettings {
@@ -27,7 +29,7 @@ export interface PolicyRow extends PolicySettings {
 }
 
 const columns = `name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused,
-  codec, codec_level, retention, vm_retentions, tags, create_time, next_run_time`
+  codec, codec_level, retention, vm_retentions, tags, lock_ms, create_time, next_run_time`
 
 export class PolicyStore {
   private readonly pool: Pool
@@ -42,8 +44,8 @@ export class PolicyStore {
       const { rows } = await this.pool.query<RawPolicy>(
         `INSERT INTO schedule.policies
            (name, request_id, vms, repository, repeat_ms, level, skip_quiesce, paused,
-            codec, codec_level, retention, vm_retentions, tags, next_run_time)
-         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13,
+            codec, codec_level, retention, vm_retentions, tags, lock_ms, next_run_time)
+         VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13, $14,
            CASE WHEN NOT $8 THEN
              date_trunc('milliseconds', now()) + $5::bigint * interval '1 millisecond' END)
          RETURNING ${columns}`,
@@ -61,7 +63,7 @@ export class PolicyStore {
     const { rows } = await this.pool.query<RawPolicy>(
       `UPDATE schedule.policies SET vms = $2, repository = $3, repeat_ms = $4::bigint, level = $5,
          skip_quiesce = $6, paused = $7, codec = $8, codec_level = $9, retention = $10,
-         vm_retentions = $11, tags = $12,
+         vm_retentions = $11, tags = $12, lock_ms = $13,
          next_run_time = CASE
            WHEN $7 THEN NULL
            WHEN repeat_ms = $4::bigint AND next_run_time IS NOT NULL THEN next_run_time
@@ -139,6 +141,7 @@ interface RawPolicy {
   retention: unknown
   vm_retentions: unknown[]
   tags: string[]
+  lock_ms: bigint
   create_time: Date
   next_run_time: Date | null
 }
@@ -155,6 +158,7 @@ const valuesOf = (set: PolicySettings): unknown[] => [
   set.retention && JSON.stringify(retention.Retention.toJSON(set.retention)),
   JSON.stringify(set.vmRetentions.map(schedule.VmRetention.toJSON)),
   set.tags,
+  set.lockMs,
 ]
 
 const rowOf = (raw: RawPolicy): PolicyRow => ({
@@ -170,6 +174,7 @@ const rowOf = (raw: RawPolicy): PolicyRow => ({
   retention: raw.retention === null ? null : retention.Retention.fromJSON(raw.retention),
   vmRetentions: raw.vm_retentions.map(schedule.VmRetention.fromJSON),
   tags: raw.tags,
+  lockMs: Number(raw.lock_ms),
   createTime: raw.create_time,
   nextRunTime: raw.next_run_time,
 })
@@ -189,4 +194,5 @@ export const publicPolicy = (row: PolicyRow): schedule.Policy => ({
   retention: row.retention ?? undefined,
   vmRetentions: row.vmRetentions,
   tags: row.tags,
+  lockDuration: row.lockMs > 0 ? durationFromMs(row.lockMs) : undefined,
 })

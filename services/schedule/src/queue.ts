@@ -4,6 +4,7 @@ import { newRunId, wallMs } from '@blockferry/core'
 import { argumentInvalid, asBackupError, BackupError, isReason } from '@blockferry/errors'
 import {
   type catalog,
+  durationFromMs,
   installationVm,
   type backup as proto,
   schedule,
@@ -86,6 +87,7 @@ export class Queue {
         skipQuiesce: policy.skipQuiesce,
         compression: policy.compression,
         tags: policy.tags,
+        ...(policy.lockMs > 0 ? { lockDuration: durationFromMs(policy.lockMs) } : {}),
       })
       const name = `policies/${policy.name}`
       const queued = this.backup(request, requestKey, name)

@@ -10,6 +10,7 @@ const requestIdSizeMax = 128
 const vmsMax = 10_000
 const imagesMax = 64
 const suppliedDisksMax = 256
+const lockMsMax = 3_650 * 24 * 3_600_000
 const zstdLevelDefault = 3
 const zstdLevelMax = 19
 
@@ -160,7 +161,15 @@ export function checkPolicy(policy: schedule.Policy | undefined): PolicySettings
     retention: policy.retention ? checkRetention('policy.retention', policy.retention) : null,
     vmRetentions: checkVmRetentions(policy),
     tags: checkTags('policy.tags', policy.tags),
+    lockMs: checkLock('policy.lock_duration', policy.lockDuration),
   }
+}
+
+/** Milliseconds, whole seconds; 0: no lock. */
+export function checkLock(field: string, lock: schedule.Policy['lockDuration']): number {
+  const ms = lock ? msFromDuration(lock) : 0
+  if (ms >= 0 && ms <= lockMsMax && ms % 1_000 === 0) return ms
+  throw argumentInvalid(field, `${ms} ms`, 'give whole seconds up to 3650 days, or nothing')
 }
 
 function checkVmRetentions({ vms, vmRetentions }: schedule.Policy): schedule.VmRetention[] {

@@ -158,6 +158,7 @@ async function moveDisks(
         backup: manifestOf(run, point, nextSequence(history), asked?.baseBackup ?? ''),
         suppliedChanges,
         compression: asked?.compression,
+        lockDuration: asked?.lockDuration,
       },
       { signal },
     )

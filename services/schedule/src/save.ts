@@ -67,6 +67,7 @@ async function save(
     folder: run.plan.repositoryFolder,
     token: { incarnation, number: run.row.tokenNumber },
     ...{ point, backup, suppliedChanges: [], compression: undefined },
+    lockDuration: undefined,
   }
   const { name } = await followSession(
     move,

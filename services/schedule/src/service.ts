@@ -14,6 +14,7 @@ import {
   checkCompression,
   checkImages,
   checkLevel,
+  checkLock,
   checkName,
   checkPath,
   checkPolicy,
@@ -129,6 +130,7 @@ function startHandlers({ queue, wake }: ServiceParts) {
       const level = checkLevel('level', request.level)
       const compression = checkCompression('compression', request.compression)
       checkTags('tags', request.tags)
+      checkLock('lock_duration', request.lockDuration)
       const run = await queue.backup({ ...request, images, level, compression }, key)
       wake()
       return { run: publicRun(run) }

@@ -10,6 +10,7 @@ import {
   compressionHelp,
   countArgument,
   levelArgument,
+  lockArgument,
   rateArgument,
 } from '../option_value.ts'
 import { findBackup, lastPart, listBackups, repositoryOf } from '../resource_name.ts'
@@ -50,6 +51,7 @@ function startVerb(command: Command, outcome: Outcome): void {
     .option('--changed-blocks <file>', 'JSON with the blocks that changed since --base')
     .option('--base <backup>', 'the backup that --changed-blocks counts from')
     .option('--tag <tag>', 'a word to put on the backup; repeatable', collect)
+    .option('--lock <time>', 'nobody can remove it for so long: 30d', lockArgument)
     .option('-d, --detach', 'print the name of the run and return at once')
   examples(
     command,

@@ -11,6 +11,7 @@ import {
   compressionHelp,
   compressionText,
   levelArgument,
+  lockArgument,
   repeatArgument,
 } from '../option_value.ts'
 import { fullName, lastPart } from '../resource_name.ts'
@@ -24,7 +25,7 @@ import {
 import { printQueued, reportRun, reportRuns } from '../run_report.ts'
 import { listed } from '../services.ts'
 import type { Column } from '../table.ts'
-import { timeText } from '../time_text.ts'
+import { shortDuration, timeText } from '../time_text.ts'
 import { carryOut, collect, examples, type Outcome } from '../verb.ts'
 import { startAllAndWatch } from '../watch.ts'
 
@@ -37,6 +38,7 @@ interface PolicyOptions extends RetentionOptions {
   quiesce?: boolean
   compression?: move.Compression
   tag?: string[]
+  lock?: ReturnType<typeof lockArgument>
   pause?: boolean
   resume?: boolean
 }
@@ -96,7 +98,8 @@ const withFields = (command: Command): Command =>
       .option('--level <level>', 'full, incremental or differential', levelArgument)
       .option('--no-quiesce', "do not freeze the guests' file systems")
       .option('--compression <codec>', compressionHelp, compressionArgument)
-      .option('--tag <tag>', 'a word to put on its backups; repeatable', collect),
+      .option('--tag <tag>', 'a word to put on its backups; repeatable', collect)
+      .option('--lock <time>', 'nobody can remove its backups for so long: 30d', lockArgument),
   )
 
 const emptyPolicy: schedule.Policy = {
@@ -128,6 +131,7 @@ function changed(before: schedule.Policy, options: PolicyOptions): schedule.Poli
   if (options.quiesce === false) after.skipQuiesce = true
   if (options.compression) after.compression = options.compression
   if (options.tag) after.tags = options.tag
+  if (options.lock) after.lockDuration = options.lock
   if (options.pause) after.paused = true
   if (options.resume) after.paused = false
   return after
@@ -199,8 +203,12 @@ const print = (context: Context, policy: schedule.Policy): void =>
     ['compression', policy.compression ? compressionText(policy.compression) : 'lz4'],
     ['keeps', retentionTexts(policy)],
     ['tags', policy.tags.join(' ')],
+    ['locked for', lockText(policy)],
     ['next run', timeText(policy.nextRunTime)],
   ])
+
+const lockText = ({ lockDuration }: schedule.Policy): string =>
+  lockDuration ? shortDuration(msFromDuration(lockDuration)) : ''
 
 function everyText({ repeatDuration, paused }: schedule.Policy): string {
   const repeat = repeatDuration ? formatDuration(msFromDuration(repeatDuration)) : 'by hand'

@@ -720,7 +720,11 @@ export interface StartBackupRequest {
   /** Replaces the point's changed-block contexts; counts from backup.base_backup. */
   suppliedChanges: SuppliedChanges[];
   /** How new chunks are compressed; unset means LZ4. */
-  compression?: Compression | undefined;
+  compression?:
+    | Compression
+    | undefined;
+  /** For so long after the commit, in whole seconds of the repository's time, nobody removes it. */
+  lockDuration?: Duration | undefined;
 }
 
 /** Response of StartBackup. */
@@ -4632,6 +4636,7 @@ function createBaseStartBackupRequest(): StartBackupRequest {
     backup: undefined,
     suppliedChanges: [],
     compression: undefined,
+    lockDuration: undefined,
   };
 }
 
@@ -4657,6 +4662,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     }
     if (message.compression !== undefined) {
       Compression.encode(message.compression, writer.uint32(58).fork()).join();
+    }
+    if (message.lockDuration !== undefined) {
+      Duration.encode(message.lockDuration, writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -4730,6 +4738,14 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
             message.compression = Compression.decode(reader, reader.uint32());
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.lockDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4759,6 +4775,11 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
         ? object.supplied_changes.map((e: any) => SuppliedChanges.fromJSON(e))
         : [],
       compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
+      lockDuration: isSet(object.lockDuration)
+        ? Duration.fromJSON(object.lockDuration)
+        : isSet(object.lock_duration)
+        ? Duration.fromJSON(object.lock_duration)
+        : undefined,
     };
   },
 
@@ -4785,6 +4806,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     if (message.compression !== undefined) {
       obj.compression = Compression.toJSON(message.compression);
     }
+    if (message.lockDuration !== undefined) {
+      obj.lockDuration = Duration.toJSON(message.lockDuration);
+    }
     return obj;
   },
 
@@ -4805,6 +4829,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     message.suppliedChanges = object.suppliedChanges?.map((e) => SuppliedChanges.fromPartial(e)) || [];
     message.compression = (object.compression !== undefined && object.compression !== null)
       ? Compression.fromPartial(object.compression)
+      : undefined;
+    message.lockDuration = (object.lockDuration !== undefined && object.lockDuration !== null)
+      ? Duration.fromPartial(object.lockDuration)
       : undefined;
     return message;
   },

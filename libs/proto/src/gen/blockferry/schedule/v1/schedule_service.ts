@@ -104,6 +104,11 @@ export interface Policy {
   vmRetentions: VmRetention[];
   /** Put on its backups: letters, digits, `-`, `_` and `.`, at most 63 each, at most 64. */
   tags: string[];
+  /**
+   * For so long after its commit, in the repository's own time, nobody removes a backup it makes: no
+   * person, retention or collection, and no clock. At most 3650 days; unset: no lock.
+   */
+  lockDuration?: Duration | undefined;
 }
 
 /**
@@ -516,6 +521,8 @@ export interface StartBackupRequest {
     | undefined;
   /** Put on the backup, as in Policy. */
   tags: string[];
+  /** For so long nobody removes the backup, as in Policy. */
+  lockDuration?: Duration | undefined;
 }
 
 /** Response of StartBackup. */
@@ -788,6 +795,7 @@ function createBasePolicy(): Policy {
     retention: undefined,
     vmRetentions: [],
     tags: [],
+    lockDuration: undefined,
   };
 }
 
@@ -831,6 +839,9 @@ export const Policy: MessageFns<Policy> = {
     }
     for (const v of message.tags) {
       writer.uint32(106).string(v!);
+    }
+    if (message.lockDuration !== undefined) {
+      Duration.encode(message.lockDuration, writer.uint32(114).fork()).join();
     }
     return writer;
   },
@@ -952,6 +963,14 @@ export const Policy: MessageFns<Policy> = {
             message.tags.push(reader.string());
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.lockDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -999,6 +1018,11 @@ export const Policy: MessageFns<Policy> = {
         ? object.vm_retentions.map((e: any) => VmRetention.fromJSON(e))
         : [],
       tags: globalThis.Array.isArray(object?.tags) ? object.tags.map((e: any) => globalThis.String(e)) : [],
+      lockDuration: isSet(object.lockDuration)
+        ? Duration.fromJSON(object.lockDuration)
+        : isSet(object.lock_duration)
+        ? Duration.fromJSON(object.lock_duration)
+        : undefined,
     };
   },
 
@@ -1043,6 +1067,9 @@ export const Policy: MessageFns<Policy> = {
     if (message.tags?.length) {
       obj.tags = message.tags;
     }
+    if (message.lockDuration !== undefined) {
+      obj.lockDuration = Duration.toJSON(message.lockDuration);
+    }
     return obj;
   },
 
@@ -1070,6 +1097,9 @@ export const Policy: MessageFns<Policy> = {
       : undefined;
     message.vmRetentions = object.vmRetentions?.map((e) => VmRetention.fromPartial(e)) || [];
     message.tags = object.tags?.map((e) => e) || [];
+    message.lockDuration = (object.lockDuration !== undefined && object.lockDuration !== null)
+      ? Duration.fromPartial(object.lockDuration)
+      : undefined;
     return message;
   },
 };
@@ -3121,6 +3151,7 @@ function createBaseStartBackupRequest(): StartBackupRequest {
     suppliedChanges: [],
     compression: undefined,
     tags: [],
+    lockDuration: undefined,
   };
 }
 
@@ -3155,6 +3186,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     }
     for (const v of message.tags) {
       writer.uint32(82).string(v!);
+    }
+    if (message.lockDuration !== undefined) {
+      Duration.encode(message.lockDuration, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -3252,6 +3286,14 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
             message.tags.push(reader.string());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.lockDuration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3292,6 +3334,11 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
         : [],
       compression: isSet(object.compression) ? Compression.fromJSON(object.compression) : undefined,
       tags: globalThis.Array.isArray(object?.tags) ? object.tags.map((e: any) => globalThis.String(e)) : [],
+      lockDuration: isSet(object.lockDuration)
+        ? Duration.fromJSON(object.lockDuration)
+        : isSet(object.lock_duration)
+        ? Duration.fromJSON(object.lock_duration)
+        : undefined,
     };
   },
 
@@ -3327,6 +3374,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
     if (message.tags?.length) {
       obj.tags = message.tags;
     }
+    if (message.lockDuration !== undefined) {
+      obj.lockDuration = Duration.toJSON(message.lockDuration);
+    }
     return obj;
   },
 
@@ -3347,6 +3397,9 @@ export const StartBackupRequest: MessageFns<StartBackupRequest> = {
       ? Compression.fromPartial(object.compression)
       : undefined;
     message.tags = object.tags?.map((e) => e) || [];
+    message.lockDuration = (object.lockDuration !== undefined && object.lockDuration !== null)
+      ? Duration.fromPartial(object.lockDuration)
+      : undefined;
     return message;
   },
 };
