@@ -131,12 +131,13 @@ let backupCount = 0
 export async function backUp(
   repository: Repository,
   options: Pick<MoveDiskOptions, 'source' | 'size_bytes'> & Partial<MoveDiskOptions>,
+  incarnation = 1,
 ): Promise<BackedUp> {
   const id = `b${++backupCount}`
   const session = await repository.openSession({
     vm_pseudonym: repository.vmPseudonym('vm'),
     point_id: `point-${id}`,
-    incarnation: 1,
+    incarnation,
     number: backupCount,
   })
   try {

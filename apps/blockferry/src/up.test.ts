@@ -1,6 +1,6 @@
 // The real thing from end to end: the command, the four services, PostgreSQL and the native engine
 // as processes of their own, on images of a folder.
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
   chmodSync,
@@ -149,6 +149,7 @@ interface CollectJson {
 interface BackupJson {
   name: string
   vm_display_name: string
+  tags: string[]
   disks: { size_bytes: number }[]
 }
 
@@ -300,6 +301,32 @@ describe('blockferry up', () => {
     expect(again.removed_backups).toEqual([])
     await json('repository', 'forget', 'kept')
   }, 60_000)
+
+  it.each(['v1'])(
+    'takes in a repository of format %s from the day it was frozen',
+    async (version) => {
+      const frozen = fileURLToPath(new URL(`../../../tests/compat/${version}/`, import.meta.url))
+      execFileSync('tar', ['-C', folder, '-xzf', join(frozen, 'product.tar.gz')])
+      await json('repository', 'adopt', 'frozen', join(folder, 'product'))
+      const listed = await json<BackupJson[]>('backups', '--repository', 'frozen')
+      expect(listed.map((each) => [each.vm_display_name, each.tags])).toEqual([
+        ['installation', []],
+        ['web', ['gold']],
+        ['web', ['gold']],
+      ])
+      const verified = await blockferry('repository', 'verify', 'frozen', '--level', 'blocks')
+      expect(verified.code).toBe(0)
+      const target = join(folder, 'restored-frozen')
+      const restore = ['restore', listed[1]?.name ?? '', '--to', target, '--format', 'raw']
+      const run = await json<RunJson>(...restore)
+      const digest = '21f540da0250b3073181b973bf69a217d4c1de24c0252095bb69d3098f7c4a8e'
+      expect(digestOf(run.disks[0]?.target_path ?? '')).toBe(digest)
+      const saved = await json<{ name: string }[]>('recover', join(folder, 'product'), '--dry-run')
+      expect(saved.map(({ name }) => name)).toEqual(['product', 'parked', 'p'])
+      await json('repository', 'forget', 'frozen')
+    },
+    60_000,
+  )
 
   it('locks the backups of a policy, and one of its own', async () => {
     const place = join(folder, 'locked')
