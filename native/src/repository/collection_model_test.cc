@@ -118,16 +118,16 @@ class History {
 
   Status BackUpInto(Repository& repository, const Attempt& attempt) {
     const std::string vm = repository.naming().Pseudonym(attempt.vm);
+    ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
+                     repository.OpenSession({vm, "point-" + attempt.backup_id, attempt.token}));
     ASSIGN_OR_RETURN(const std::vector<ListedManifest> listed, repository.ListManifests(vm));
     const Manifest* base = nullptr;
     for (const ListedManifest& one : listed) {
-      // One that is removed may go before the session opens.
+      // One that is removed may be dropped already.
       const bool is_sure = one.manifest && !one.removed_time && written_.contains(one.backup_id);
       if (is_sure) base = &*one.manifest;
     }
     if (attempt.token.number % 3 == 0) base = nullptr;
-    ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
-                     repository.OpenSession({vm, "point-" + attempt.backup_id, attempt.token}));
     CommitOptions options;
     options.backup_id = attempt.backup_id;
     options.lock_duration = attempt.lock_duration;

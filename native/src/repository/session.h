@@ -51,8 +51,9 @@ class Session {
   Repository& repository() { return *repository_; }
 
   // `base_root` is the root of the same disk in the base backup, if DiskWriter::Keep will be used
-  // with it. Continues at the checkpoint of the same point, disk, size and base, if there is one.
-  // The session outlives the writer.
+  // with it: of a base that was listed, and not removed, while this session was open; what was
+  // listed before may have been collected. Continues at the checkpoint of the same point, disk,
+  // size and base, if there is one. The session outlives the writer.
   Result<std::unique_ptr<DiskWriter>> OpenDisk(const std::string& disk_id, uint64_t size,
                                                const std::optional<Digest>& base_root);
 

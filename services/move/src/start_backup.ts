@@ -74,21 +74,30 @@ async function openBackup(
     held[Symbol.dispose]()
     return new CommittedSession(request.sessionId, committed, token, log)
   }
-  const plan = planBackup(request, point, manifests)
+  // A request that cannot work opens nothing.
+  planBackup(request, point, manifests)
   const compression = compressionOf(request.compression)
+  const lockSeconds = lockSecondsOf(request.lockDuration)
   const native = await repository.openSession({
     vm_pseudonym: pseudonym,
     point_id: point.pointId,
     incarnation: tokenPart('token.incarnation', token.incarnation),
     number: tokenPart('token.number', token.number),
   })
-  const key = `${request.folder}\0${pseudonym}`
-  const lockSeconds = lockSecondsOf(request.lockDuration)
-  const work = {
-    ...{ key, backupId, token, point, described, plan, compression, native, held },
-    lockSeconds,
+  try {
+    // What was listed before may be removed and collected by now; what is listed while the session is
+    // open is waited for.
+    const plan = planBackup(request, point, await manifestsOf(repository, pseudonym))
+    const key = `${request.folder}\0${pseudonym}`
+    const work = {
+      ...{ key, backupId, token, point, described, plan, compression, native, held },
+      lockSeconds,
+    }
+    return new BackupSession(request.sessionId, work, limits, log)
+  } catch (thrown) {
+    await native.abort()
+    throw thrown
   }
-  return new BackupSession(request.sessionId, work, limits, log)
 }
 
 /** The point was committed by a process that ended before anybody heard of it. */
