@@ -17,6 +17,7 @@
 #include "repository/key_slot_format.h"
 #include "repository/repository.h"
 #include "repository/repository_keys.h"
+#include "repository/reserve.h"
 #include "repository/stored_check.h"
 #include "repository_object.h"
 #include "target/image_lock.h"
@@ -55,7 +56,11 @@ Napi::Value StartCreateRepository(const Napi::CallbackInfo& info) {
   return StartJob<RepositoryInfo>(
       info.Env(),
       [folder = *folder, secret = *secret] {
-        return Repository::Create(SystemFiles(), folder, PointerTo(secret));
+        Result<RepositoryInfo> created =
+            Repository::Create(SystemFiles(), folder, PointerTo(secret));
+        // Without room for it the repository is made all the same; a collection tries again.
+        if (created.ok()) static_cast<void>(MakeReserve(SystemFiles(), folder, kReserveSize));
+        return created;
       },
       InfoObject);
 }
@@ -74,6 +79,7 @@ Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
       [folder = *folder, read_only = info[1].As<Napi::Boolean>().Value(),
        secret = *secret]() -> Result<SharedRepository> {
         RepositoryLimits limits;
+        limits.reserve_size = kReserveSize;
         limits.seal_in_background = true;
         ASSIGN_OR_RETURN(
             std::unique_ptr<Repository> repository,

@@ -1,7 +1,16 @@
-import { readdir, rename, writeFile } from 'node:fs/promises'
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  stat,
+  statfs,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { backUp, makeDisk, mib, noise, run, withFolder } from './fixture.ts'
+import { backUp, makeDisk, mib, noise, run, verify, withFolder } from './fixture.ts'
 import { type CollectOptions, createRepository, openRepository, type Repository } from './index.ts'
 
 const collection: CollectOptions = {
@@ -14,6 +23,13 @@ const collection: CollectOptions = {
 
 const filesIn = async (folder: string, suffix: string) =>
   (await readdir(folder, { recursive: true })).filter((name) => name.endsWith(suffix)).sort()
+
+/** Whether so many more bytes found room. */
+const fits = (file: FileHandle, size: number): Promise<boolean> =>
+  file.write(Buffer.alloc(size, 1)).then(
+    ({ bytesWritten }) => bytesWritten === size,
+    () => false,
+  )
 
 /** Three backups of one disk, each all new; returns their ids and images. */
 async function threeBackups(folder: string, repository: Repository) {
@@ -51,6 +67,40 @@ describe('collect', { timeout: 60_000 }, () => {
         repository.close()
       }
     })
+
+  it.runIf(process.getuid?.() === 0)('gives space back on a file system without any', async () => {
+    await withFolder(async (folder) => {
+      const place = join(folder, 'small')
+      await mkdir(place)
+      await run('mount', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', place)
+      try {
+        const path = join(place, 'repository')
+        await createRepository(path, null)
+        const repository = await openRepository(path, false, null)
+        const [first, second, third] = await threeBackups(folder, repository)
+        if (!first || !second || !third) throw new Error('three were made')
+        const ballast = await open(join(place, 'ballast'), 'w')
+        for (const size of [mib, 4096]) while (await fits(ballast, size)) {}
+        await ballast.close()
+        const vm = repository.vmPseudonym('vm')
+        const before = await statfs(place)
+        expect(before.bavail).toBe(0)
+        await repository.removeBackup(vm, second.id)
+        const report = await repository.collect(collection).result
+        expect(report.dropped_backups).toHaveLength(1)
+        expect(report.deleted.size_bytes).toBeGreaterThan(3 * mib)
+        // The reserve is there again, if there was room for it.
+        const after = await statfs(place)
+        const reserve = await stat(join(path, 'reserve')).catch(() => null)
+        const gained = (after.bavail - before.bavail) * after.bsize + (reserve?.size ?? 0)
+        expect(gained).toBeGreaterThan(report.deleted.size_bytes)
+        for (const { disk } of [first, third]) expect(await verify(repository, disk)).toEqual([])
+        repository.close()
+      } finally {
+        await run('umount', '--lazy', place)
+      }
+    })
+  })
 
   it('gives back what only a removed backup needed', async () => {
     await withRepository(async (repository, folder, path) => {

@@ -389,7 +389,13 @@ describe('blockferry up', () => {
     expect(kept.collect_report).toMatchObject({ dropped_backups: [], dry_run: false })
     const dry = await blockferry('repository', 'collect', '--undo', '0', '--dry-run', '--quiet')
     expect([dry.code, dry.err]).toEqual([0, ''])
-    const done = await json<CollectJson>('repository', 'collect', 'nightly', '--undo', '0')
+    const short = ['repository', 'collect', 'nightly', '--undo', '0']
+    const unconfirmed = await blockferry(...short)
+    expect([unconfirmed.code, unconfirmed.err]).toEqual([
+      2,
+      expect.stringContaining('--shorten-undo'),
+    ])
+    const done = await json<CollectJson>(...short, '--shorten-undo')
     expect(done.state).toBe('succeeded')
     expect(done.collect_report.dropped_backups).toEqual([second.split('/').at(-1)])
     expect(done.collect_report.deleted.pack_count).toBeGreaterThan(0)

@@ -101,6 +101,7 @@ export const decisions = [
   'POINT_RETAKEN',
   'DISK_NOT_COVERED',
   'LEFTOVER_REMOVED',
+  'REPOSITORY_NEARLY_FULL',
 ] as const
 
 export type Decision = (typeof decisions)[number]

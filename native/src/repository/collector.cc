@@ -485,7 +485,13 @@ class Collector {
 
 Result<CollectReport> Collect(Repository* repository, const CollectOptions& options,
                               const Cancel* cancel, Progress* progress) {
-  return Collector(repository, options, cancel, progress).Run();
+  Result<CollectReport> report = Collector(repository, options, cancel, progress).Run();
+  if (report.status().Is(reason::kRepositoryFull) && repository->ReleaseReserve()) {
+    report = Collector(repository, options, cancel, progress).Run();
+  }
+  // Whether there is room for it again or not: what was collected is collected.
+  if (report.ok() && !options.dry_run) static_cast<void>(repository->MakeReserve());
+  return report;
 }
 
 }  // namespace blockferry

@@ -49,6 +49,8 @@ struct RepositoryLimits {
   size_t index_memory = size_t{32} << 20;
   // Where a repository that cannot be written keeps what does not fit into these.
   std::string scratch_folder = "/var/tmp";
+  // Bytes of the file that is given up when there is no room to remove backups; 0: none is made.
+  uint64_t reserve_size = 0;
   Clock* clock = &SystemClock();
 };
 
@@ -65,6 +67,10 @@ class Repository : public ChunkReader {
   static Result<RepositoryInfo> Create(FileSystem& files, const std::string& folder,
                                        const Secret* secret = nullptr,
                                        Clock& clock = SystemClock());
+  // What a collection needs on a full file system, unless it is there. REPOSITORY_FULL.
+  Status MakeReserve();
+  // False when there was none.
+  bool ReleaseReserve();
   // REPOSITORY_MISSING, REPOSITORY_TOO_NEW, REPOSITORY_DAMAGED, KEY_MISSING (it is encrypted and
   // there is no secret), KEY_WRONG, or a file's reason.
   static Result<std::unique_ptr<Repository>> Open(FileSystem& files, const std::string& folder,
@@ -144,6 +150,7 @@ class Repository : public ChunkReader {
   Status ReadPatched(File& file, const RecordRequest& request, MutableBytes plain,
                      uint64_t* stored_size);
   Status Lacking(RecordTypes types, const Digest& name);
+  Status MarkRemoved(const std::string& vm_pseudonym, const std::string& backup_id);
   Status SyncManifests(const std::string& vm_pseudonym);
   Result<ListedManifest> FindManifest(const std::string& vm_pseudonym, const std::string& backup_id,
                                       std::string_view doing);

@@ -27,6 +27,7 @@ inline constexpr char kSessionsFolder[] = "sessions";
 inline constexpr char kIncarnationsFolder[] = "incarnations";
 inline constexpr char kCollectorsFolder[] = "collectors";
 inline constexpr char kTimeFile[] = "time";
+inline constexpr char kReserveFile[] = "reserve";
 
 inline constexpr char kPackSuffix[] = ".pack";
 inline constexpr char kNewPackSuffix[] = ".pack-new";

@@ -2,6 +2,7 @@
 // manifests say what the next collection may do.
 #include "core/endian.h"
 #include "repository/repository.h"
+#include "repository/reserve.h"
 
 namespace blockferry {
 namespace {
@@ -61,9 +62,24 @@ Status Repository::RemoveMarks(const std::vector<ManifestMark>& marks) {
   return marks.empty() ? Status() : files_.SyncFolder(ParentOf(marks.front().stem));
 }
 
+Status Repository::MakeReserve() {
+  RETURN_IF_ERROR(CheckWritable("make the reserve of"));
+  return blockferry::MakeReserve(files_, folder_, limits_.reserve_size);
+}
+
+bool Repository::ReleaseReserve() {
+  return !read_only_ && blockferry::ReleaseReserve(files_, folder_);
+}
+
+Status Repository::RemoveBackup(const std::string& vm_pseudonym, const std::string& backup_id) {
+  const Status removed = MarkRemoved(vm_pseudonym, backup_id);
+  if (!removed.Is(reason::kRepositoryFull) || !ReleaseReserve()) return removed;
+  return MarkRemoved(vm_pseudonym, backup_id);
+}
+
 // Removing and holding each set their mark first and then look for the other's: of two at once at
 // least one sees the other and gives way. Each takes back its own mark and no other.
-Status Repository::RemoveBackup(const std::string& vm_pseudonym, const std::string& backup_id) {
+Status Repository::MarkRemoved(const std::string& vm_pseudonym, const std::string& backup_id) {
   ASSIGN_OR_RETURN(const ListedManifest found, FindManifest(vm_pseudonym, backup_id, "remove"));
   if (found.is_held) return Held(backup_id);
   // Of one that is corrupt the lock cannot be read, nor can anything else.

@@ -5,6 +5,7 @@ import { type backup as catalog, move, msFromDuration, type snapshot } from '@bl
 import { backupFromManifest } from '@blockferry/repository'
 import { planBackup } from './backup_plan.ts'
 import { BackupSession, type MoveLimits } from './backup_session.ts'
+import { checkFreeSpace } from './free_space.ts'
 import { MovingDisk } from './moving_disk.ts'
 import type { HeldRepository, Repositories } from './repositories.ts'
 import { Session } from './session.ts'
@@ -74,6 +75,7 @@ async function openBackup(
     held[Symbol.dispose]()
     return new CommittedSession(request.sessionId, committed, token, log)
   }
+  const spaceNotes = await checkFreeSpace(request.folder)
   // A request that cannot work opens nothing.
   planBackup(request, point, manifests)
   const compression = compressionOf(request.compression)
@@ -88,6 +90,7 @@ async function openBackup(
     // What was listed before may be removed and collected by now; what is listed while the session is
     // open is waited for.
     const plan = planBackup(request, point, await manifestsOf(repository, pseudonym))
+    plan.decisions.push(...spaceNotes)
     const key = `${request.folder}\0${pseudonym}`
     const work = {
       ...{ key, backupId, token, point, described, plan, compression, native, held },

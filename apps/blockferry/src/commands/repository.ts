@@ -149,16 +149,21 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     .description('give back the space of what no backup needs any more')
     .argument('[name]', 'may be left out when there is only one')
     .option('--undo <time>', 'keep removed backups for so long (7d)', undoArgument)
+    .option('--shorten-undo', 'with an --undo shorter than usual: backups go for good before time')
     .option('--dry-run', 'say what would be done, change nothing')
     .option('-d, --detach', 'print the name of the run and return at once')
   examples(
     collect,
     'blockferry repository collect nightly',
+    'blockferry repository collect nightly --undo 0 --dry-run',
+    'blockferry repository collect nightly --undo 0 --shorten-undo',
     'blockferry repository collect nightly --dry-run',
   )
   carryOut<CollectOptions>(collect, outcome, async (context, options, name = '') => {
+    const repository = name === '' ? '' : fullName('repositories', name)
+    if (!options.shortenUndo && !options.dryRun) await refuseShorterUndo(context, name, options)
     const request = {
-      repository: name === '' ? '' : fullName('repositories', name),
+      repository,
       undoDuration: options.undo,
       dryRun: options.dryRun ?? false,
       requestId: randomHex(8),
@@ -259,6 +264,30 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
   })
 }
 
+/** What an undo window shorter than the repository's takes cannot be had back: it is asked for twice. */
+async function refuseShorterUndo(
+  { services }: Context,
+  name: string,
+  { undo }: CollectOptions,
+): Promise<void> {
+  if (undo === undefined) return
+  const { items } = await listed(Infinity, limits.pageSize, async (pageSize, pageToken) => {
+    const answer = await services.catalog.listRepositories({ pageSize, pageToken })
+    return { items: answer.repositories, nextPageToken: answer.nextPageToken }
+  })
+  const meant = items.filter((each) => name === '' || each.name === fullName('repositories', name))
+  const usualMs = Math.max(
+    0,
+    ...meant.map((each) => msFromDuration(each.maintenance?.undoDuration)),
+  )
+  if (msFromDuration(undo) >= usualMs) return
+  throw argumentInvalid(
+    'undo',
+    shortDuration(msFromDuration(undo)),
+    `it is shorter than the ${shortDuration(usualMs)} of the repository, so backups would go for good before time; --dry-run lists them, --shorten-undo confirms it`,
+  )
+}
+
 const passphraseHelp =
   "the first line of this file of the mover's machine: a passphrase or a recovery key"
 
@@ -271,6 +300,7 @@ interface VerifyOptions {
 interface CollectOptions {
   undo?: schedule.StartCollectRequest['undoDuration']
   dryRun?: boolean
+  shortenUndo?: boolean
   detach?: boolean
 }
 

@@ -739,6 +739,8 @@ export const Decision = {
   DISK_NOT_COVERED: 16,
   /** LEFTOVER_REMOVED - Something that an earlier, broken run had left behind was removed from the VM. */
   LEFTOVER_REMOVED: 17,
+  /** REPOSITORY_NEARLY_FULL - The file system of the repository has little room left; below its floor no backup begins. */
+  REPOSITORY_NEARLY_FULL: 18,
 } as const;
 
 export type Decision = typeof Decision[keyof typeof Decision];
@@ -762,6 +764,7 @@ export namespace Decision {
   export type POINT_RETAKEN = typeof Decision.POINT_RETAKEN;
   export type DISK_NOT_COVERED = typeof Decision.DISK_NOT_COVERED;
   export type LEFTOVER_REMOVED = typeof Decision.LEFTOVER_REMOVED;
+  export type REPOSITORY_NEARLY_FULL = typeof Decision.REPOSITORY_NEARLY_FULL;
 }
 
 export function decisionFromJSON(object: any): Decision {
@@ -820,6 +823,9 @@ export function decisionFromJSON(object: any): Decision {
     case 17:
     case "DECISION_LEFTOVER_REMOVED":
       return Decision.LEFTOVER_REMOVED;
+    case 18:
+    case "DECISION_REPOSITORY_NEARLY_FULL":
+      return Decision.REPOSITORY_NEARLY_FULL;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Decision");
   }
@@ -863,6 +869,8 @@ export function decisionToJSON(object: Decision): string {
       return "DECISION_DISK_NOT_COVERED";
     case Decision.LEFTOVER_REMOVED:
       return "DECISION_LEFTOVER_REMOVED";
+    case Decision.REPOSITORY_NEARLY_FULL:
+      return "DECISION_REPOSITORY_NEARLY_FULL";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Decision");
   }
