@@ -55,6 +55,7 @@ Result<CollectOptions> ReadCollectOptions(const Napi::Value& value) {
   ASSIGN_OR_RETURN(options.token.incarnation, fields.Integer("incarnation"));
   ASSIGN_OR_RETURN(options.token.number, fields.Integer("number"));
   ASSIGN_OR_RETURN(options.undo_window, fields.Integer("undo_window_seconds"));
+  ASSIGN_OR_RETURN(options.bytes_per_second, fields.Integer("bytes_per_second"));
   ASSIGN_OR_RETURN(options.dry_run, FlagOf(fields, "dry_run"));
   ASSIGN_OR_RETURN(options.dead_sessions, fields.Texts("dead_sessions", kDeadSessionCountMax));
   return options;

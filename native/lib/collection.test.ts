@@ -18,6 +18,7 @@ const collection: CollectOptions = {
   number: 1000,
   undo_window_seconds: 0,
   dead_sessions: [],
+  bytes_per_second: 0,
   dry_run: false,
 }
 
@@ -130,6 +131,28 @@ describe('collect', { timeout: 60_000 }, () => {
       await expect(repository.undeleteBackup(vm, second.id)).rejects.toMatchObject({
         code: 'BACKUP_NOT_FOUND',
       })
+    })
+  })
+
+  it('writes the rest of mostly dead packs anew at the rate it is given', async () => {
+    await withRepository(async (repository, folder) => {
+      const backUpOf = async (name: string, dataBytes: number) => {
+        const path = join(folder, name)
+        await makeDisk(path, 8 * mib, [[0, noise('much', dataBytes)]])
+        return await backUp(repository, { source: { kind: 'raw', path }, size_bytes: 8 * mib })
+      }
+      await backUpOf('all', 8 * mib)
+      const { disk } = await backUpOf('less', mib)
+      const vm = repository.vmPseudonym('vm')
+      const [first] = await repository.listManifests(null)
+      if (first?.kind !== 'manifest') throw new Error('it is not listed')
+      await repository.removeBackup(vm, first.manifest.backup_id)
+      const begunMs = performance.now()
+      const limits = { ...collection, bytes_per_second: 2 * mib }
+      const report = await repository.collect(limits).result
+      expect(report.copied.size_bytes).toBeGreaterThan(mib)
+      expect(performance.now() - begunMs).toBeGreaterThan(450)
+      expect(await verify(repository, disk)).toEqual([])
     })
   })
 

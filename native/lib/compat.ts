@@ -79,7 +79,8 @@ async function collect(repository: Repository, backups: FrozenBackup[]): Promise
   const vm = repository.vmPseudonym('vm')
   for (const { id } of backups.slice(0, 2)) await repository.removeBackup(vm, id)
   const options = { incarnation: 1, number: 1_000, undo_window_seconds: 0 }
-  await repository.collect({ ...options, dry_run: false, dead_sessions: [] }).result
+  await repository.collect({ ...options, dry_run: false, dead_sessions: [], bytes_per_second: 0 })
+    .result
   await repository.holdBackup(vm, backups[2]?.id ?? '')
   await repository.removeBackup(vm, backups[3]?.id ?? '')
   return backups.slice(2)

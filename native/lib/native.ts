@@ -163,6 +163,8 @@ export interface CollectOptions {
   undo_window_seconds: number
   /** Of those that listOpenSessions named: sessions without a sign of life, which are fenced. */
   dead_sessions: string[]
+  /** Of records that are written anew; 0: no limit. */
+  bytes_per_second: number
   /** Says what would be done, changes nothing. */
   dry_run: boolean
 }

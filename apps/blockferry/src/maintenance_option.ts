@@ -14,6 +14,7 @@ export interface MaintenanceOptions {
   saveEvery?: Duration | typeof never
   undo?: Duration
   verifyRate?: bigint
+  collectRate?: bigint
 }
 
 const never = 'never'
@@ -31,6 +32,11 @@ export const withMaintenance = (command: Command): Command =>
       'prove all backups so often: 30d, never (default)',
       repeatOrNever,
     )
+    .option(
+      '--collect-rate <bytes>',
+      'of packs that are written anew: at most 50M a second',
+      rateArgument,
+    )
     .option('--verify-rate <bytes>', 'and read at most so much in a second: 50M', rateArgument)
     .option(
       '--save-every <time>',
@@ -44,7 +50,7 @@ const repeatOrNever = (text: string): Duration | typeof never =>
 /** What the options make of it. */
 export function changedMaintenance(
   before: catalog.Maintenance,
-  { collectEvery, verifyEvery, saveEvery, undo, verifyRate }: MaintenanceOptions,
+  { collectEvery, verifyEvery, saveEvery, undo, verifyRate, collectRate }: MaintenanceOptions,
 ): catalog.Maintenance {
   const repeat = (given: Duration | typeof never | undefined, now: Duration | undefined) =>
     given === undefined ? now : given === never ? undefined : given
@@ -54,6 +60,7 @@ export function changedMaintenance(
     verifyRepeatDuration: repeat(verifyEvery, before.verifyRepeatDuration),
     saveRepeatDuration: repeat(saveEvery, before.saveRepeatDuration),
     verifyBytesPerSecond: verifyRate ?? before.verifyBytesPerSecond,
+    collectBytesPerSecond: collectRate ?? before.collectBytesPerSecond,
   }
 }
 
@@ -63,12 +70,17 @@ export function maintenanceFields(maintenance: catalog.Maintenance | undefined):
   const every = (repeat: Duration | undefined) =>
     repeat ? `every ${shortDuration(msFromDuration(repeat))}` : 'by hand'
   return [
-    ['collected', every(maintenance.collectRepeatDuration)],
-    ['verified', every(maintenance.verifyRepeatDuration) + rateOf(maintenance)],
+    [
+      'collected',
+      every(maintenance.collectRepeatDuration) + rateText(maintenance.collectBytesPerSecond),
+    ],
+    [
+      'verified',
+      every(maintenance.verifyRepeatDuration) + rateText(maintenance.verifyBytesPerSecond),
+    ],
     ['saved to', every(maintenance.saveRepeatDuration)],
     ['undo window', shortDuration(msFromDuration(maintenance.undoDuration))],
   ]
 }
 
-const rateOf = ({ verifyBytesPerSecond: rate }: catalog.Maintenance): string =>
-  rate > 0n ? `, at most ${formatBytes(rate)}/s` : ''
+const rateText = (rate: bigint): string => (rate > 0n ? `, at most ${formatBytes(rate)}/s` : '')

@@ -10,4 +10,5 @@ export const maintenanceDefault: Maintenance = {
   verifyRepeatDuration: undefined,
   saveRepeatDuration: durationFromMs(dayMs),
   verifyBytesPerSecond: 0n,
+  collectBytesPerSecond: 0n,
 }

@@ -26,6 +26,10 @@ export function checkMaintenance(
       `${field}.save_repeat_duration`,
       maintenance.saveRepeatDuration,
     ),
+    collectBytesPerSecond: checkRate(
+      `${field}.collect_bytes_per_second`,
+      maintenance.collectBytesPerSecond,
+    ),
     verifyBytesPerSecond: checkRate(
       `${field}.verify_bytes_per_second`,
       maintenance.verifyBytesPerSecond,

@@ -419,8 +419,9 @@ class Collector {
         staying.insert(pack.id);
       }
     }
-    PackCopier copier(&repository_, name_, folder_, &progress_.stored_bytes);
-    Result<CopiedPacks> copied = copier.Copy(sparse, staying, cancel_);
+    RateLimit rate_limit(options_.bytes_per_second);
+    PackCopier copier(&repository_, name_, folder_, &rate_limit, &progress_.stored_bytes);
+    Result<CopiedPacks> copied = copier.Copy(sparse, staying, *cancel_);
     if (!copied.ok()) return FencedOr(copied.status());
     report_.copied = {copied->packs.size(), copied->size};
     moved_ = std::move(copied->packs);

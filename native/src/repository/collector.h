@@ -29,6 +29,8 @@ struct CollectOptions {
   std::vector<std::string> dead_sessions;
   // Bytes for marking.
   size_t memory = size_t{256} << 20;
+  // Of records that are written anew; 0: no limit.
+  uint64_t bytes_per_second = 0;
   // Says what would be done, changes nothing.
   bool dry_run = false;
 };

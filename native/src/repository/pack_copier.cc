@@ -6,15 +6,16 @@
 namespace blockferry {
 
 PackCopier::PackCopier(Repository* repository, std::string writer, std::string folder,
-                       Counter* written)
+                       RateLimit* rate_limit, Counter* written)
     : repository_(*repository),
       files_(repository->files_),
       writer_(std::move(writer)),
       folder_(std::move(folder)),
+      rate_limit_(*rate_limit),
       written_(*written) {}
 
 Result<CopiedPacks> PackCopier::Copy(const std::vector<const MarkedPack*>& sparse,
-                                     const std::set<PackId>& staying, const Cancel* cancel) {
+                                     const std::set<PackId>& staying, const Cancel& cancel) {
   Result<CopiedPacks> copied = CopyAll(sparse, staying, cancel);
   // The packs stay as they are then.
   if (copied.status().Is(reason::kRepositoryFull)) return CopiedPacks();
@@ -22,11 +23,10 @@ Result<CopiedPacks> PackCopier::Copy(const std::vector<const MarkedPack*>& spars
 }
 
 Result<CopiedPacks> PackCopier::CopyAll(const std::vector<const MarkedPack*>& sparse,
-                                        const std::set<PackId>& staying, const Cancel* cancel) {
+                                        const std::set<PackId>& staying, const Cancel& cancel) {
   CopiedPacks copied;
   for (const MarkedPack* pack : sparse) {
-    RETURN_IF_ERROR(cancel->Check());
-    const Result<uint64_t> size = CopyLive(*pack, staying);
+    const Result<uint64_t> size = CopyLive(*pack, staying, cancel);
     if (size.status().Is(reason::kBlockCorrupt)) continue;
     RETURN_IF_ERROR(size);
     copied.size += *size;
@@ -36,7 +36,8 @@ Result<CopiedPacks> PackCopier::CopyAll(const std::vector<const MarkedPack*>& sp
   return copied;
 }
 
-Result<uint64_t> PackCopier::CopyLive(const MarkedPack& pack, const std::set<PackId>& staying) {
+Result<uint64_t> PackCopier::CopyLive(const MarkedPack& pack, const std::set<PackId>& staying,
+                                      const Cancel& cancel) {
   const std::string path = repository_.PackPath(pack.id);
   ASSIGN_OR_RETURN(const PackTable table, ReadPackTable(files_, path, repository_.id_, pack.id));
   ASSIGN_OR_RETURN(const std::unique_ptr<File> file, files_.OpenForRead(path));
@@ -51,6 +52,7 @@ Result<uint64_t> PackCopier::CopyLive(const MarkedPack& pack, const std::set<Pac
     RETURN_IF_ERROR(Append(entry, record, base));
     copied_size += record.size();
     written_.Add(record.size());
+    RETURN_IF_ERROR(rate_limit_.Take(record.size(), cancel));
   }
   return copied_size;
 }

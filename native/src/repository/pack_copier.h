@@ -9,6 +9,7 @@
 
 #include "core/cancel.h"
 #include "core/progress.h"
+#include "core/rate_limit.h"
 #include "repository/mark.h"
 
 namespace blockferry {
@@ -23,19 +24,21 @@ struct CopiedPacks {
 class PackCopier {
  public:
   // New packs are first written in `folder`, that of the writer of that name.
-  PackCopier(Repository* repository, std::string writer, std::string folder, Counter* written);
+  PackCopier(Repository* repository, std::string writer, std::string folder, RateLimit* rate_limit,
+             Counter* written);
 
   // The live records of `sparse`, but for those of which a pack of `staying` has a good copy. Packs
   // with damaged records are passed over; nothing is copied when there is no room for it. NOT_FOUND
   // when a pack or the folder is gone.
   Result<CopiedPacks> Copy(const std::vector<const MarkedPack*>& sparse,
-                           const std::set<PackId>& staying, const Cancel* cancel);
+                           const std::set<PackId>& staying, const Cancel& cancel);
 
  private:
   Result<CopiedPacks> CopyAll(const std::vector<const MarkedPack*>& sparse,
-                              const std::set<PackId>& staying, const Cancel* cancel);
+                              const std::set<PackId>& staying, const Cancel& cancel);
   // Bytes of the records that were copied.
-  Result<uint64_t> CopyLive(const MarkedPack& pack, const std::set<PackId>& staying);
+  Result<uint64_t> CopyLive(const MarkedPack& pack, const std::set<PackId>& staying,
+                            const Cancel& cancel);
   bool HasGoodCopy(const PackEntry& entry, const std::set<PackId>& staying);
   Status Append(const PackEntry& entry, Bytes record, const Digest* base);
   Status Seal();
@@ -44,6 +47,7 @@ class PackCopier {
   FileSystem& files_;
   const std::string writer_;
   const std::string folder_;
+  RateLimit& rate_limit_;
   Counter& written_;
   std::unique_ptr<PackWriter> copy_;  // That is being filled.
 };

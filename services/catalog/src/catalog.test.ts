@@ -425,7 +425,7 @@ describe('an encrypted repository', () => {
   it('is maintained as its creator says, daily when nothing is said, and as it is updated', async () => {
     const day = durationFromMs(86_400_000)
     const undoDuration = durationFromMs(7 * 86_400_000)
-    const rate = { verifyBytesPerSecond: 0n }
+    const rate = { verifyBytesPerSecond: 0n, collectBytesPerSecond: 0n }
     const byDefault = { collectRepeatDuration: day, undoDuration, saveRepeatDuration: day, ...rate }
     const create = (repositoryId: string, maintenance?: catalog.Maintenance) =>
       calls.createRepository({
@@ -440,7 +440,7 @@ describe('an encrypted repository', () => {
     const name = 'repositories/weekly'
     const changed = {
       ...{ collectRepeatDuration: durationFromMs(3_600_000), undoDuration: durationFromMs(0) },
-      verifyBytesPerSecond: 5n,
+      ...{ verifyBytesPerSecond: 5n, collectBytesPerSecond: 6n },
     }
     const updated = await calls.updateRepository({ name, maintenance: changed })
     expect(updated.repository).toMatchObject({ name, maintenance: changed })
@@ -456,7 +456,7 @@ describe('an encrypted repository', () => {
         'maintenance.verify_repeat_duration',
         { verifyRepeatDuration: durationFromMs(367 * 86_400_000), ...rate },
       ],
-      ['maintenance.verify_bytes_per_second', { verifyBytesPerSecond: -1n }],
+      ['maintenance.verify_bytes_per_second', { ...rate, verifyBytesPerSecond: -1n }],
       ['maintenance', undefined],
     ] as const) {
       const refused = await failureOf(calls.updateRepository({ name, maintenance }))

@@ -43,6 +43,7 @@ interface RepositoryRow {
   verify_repeat_ms: bigint | null
   save_repeat_ms: bigint | null
   verify_bytes_per_second: bigint
+  collect_bytes_per_second: bigint
 }
 
 interface BackupRow {
@@ -57,7 +58,7 @@ const backupColumns = 'repository, backup, message, verify_time, damaged'
 
 const selectRepositories = `
   SELECT name, folder, repository_id, request_id, create_time,
-    collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms, verify_bytes_per_second,
+    collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms, verify_bytes_per_second, collect_bytes_per_second,
     (SELECT count(*) FROM catalog.backups b
      WHERE b.repository = r.name AND NOT b.removed) AS backup_count
   FROM catalog.repositories r`
@@ -75,8 +76,8 @@ export class Store {
     try {
       await this.#pool.query(
         `INSERT INTO catalog.repositories (name, folder, repository_id, request_id, create_time,
-           collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms, verify_bytes_per_second)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+           collect_repeat_ms, undo_ms, verify_repeat_ms, save_repeat_ms, verify_bytes_per_second, collect_bytes_per_second)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
         [name, folder, repositoryId, requestId, createTime, ...valuesOf(maintenance)],
       )
     } catch (thrown) {
@@ -91,7 +92,7 @@ export class Store {
     const { count } = await this.#pool.query(
       `UPDATE catalog.repositories
        SET collect_repeat_ms = $2, undo_ms = $3, verify_repeat_ms = $4, save_repeat_ms = $5,
-         verify_bytes_per_second = $6
+         verify_bytes_per_second = $6, collect_bytes_per_second = $7
        WHERE name = $1`,
       [name, ...valuesOf(maintenance)],
     )
@@ -315,6 +316,7 @@ const repositoryOfRow = (row: RepositoryRow): StoredRepository => ({
     verifyRepeatDuration: durationOf(row.verify_repeat_ms),
     saveRepeatDuration: durationOf(row.save_repeat_ms),
     verifyBytesPerSecond: row.verify_bytes_per_second,
+    collectBytesPerSecond: row.collect_bytes_per_second,
   },
 })
 
@@ -328,6 +330,7 @@ const valuesOf = (maintenance: catalog.Maintenance): (number | bigint | null)[] 
     maintenance.saveRepeatDuration,
   ].map((duration) => (duration ? msFromDuration(duration) : null)),
   maintenance.verifyBytesPerSecond,
+  maintenance.collectBytesPerSecond,
 ]
 
 const backupOfRow = ({ repository, backup, ...row }: BackupRow): Backup => ({

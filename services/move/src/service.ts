@@ -185,12 +185,14 @@ function inOrder(
   return listed.sort((one, other) => placeOf(one) - placeOf(other))
 }
 
-function collectOptions({ token, undoDuration, dryRun }: move.StartCollectRequest) {
+function collectOptions(request: move.StartCollectRequest) {
+  const { token, undoDuration, dryRun, bytesPerSecond } = request
   if (!token) throw argumentInvalid('token', '', 'give the fencing token of the run')
   return {
     incarnation: Number(token.incarnation),
     number: Number(token.number),
     undo_window_seconds: Math.ceil(msFromDuration(undoDuration) / 1000),
+    bytes_per_second: Number(checkRate('bytes_per_second', bytesPerSecond)),
     dry_run: dryRun,
   }
 }

@@ -70,7 +70,12 @@ describe('maintenance', () => {
   })
 
   it('counts from a collection by hand, not from a dry run or a verification of one backup', async () => {
-    const byHand = { repository: 'repositories/nightly', undoDuration: undefined, requestId: '' }
+    const byHand = {
+      repository: 'repositories/nightly',
+      undoDuration: undefined,
+      requestId: '',
+      bytesPerSecond: 0n,
+    }
     const { run } = await client.startCollect({ ...byHand, dryRun: false })
     await ended(client, run)
     await ended(client, (await client.startCollect({ ...byHand, dryRun: true })).run)
@@ -96,9 +101,32 @@ describe('maintenance', () => {
     expect(await runs()).toHaveLength(2)
   })
 
+  it('forgets runs that ended more than 400 days ago', async () => {
+    const request = { repository: '', undoDuration: undefined, dryRun: true, requestId: '' }
+    for (let count = 0; count < 2; count++) {
+      await ended(client, (await client.startCollect({ ...request, bytesPerSecond: 0n })).run)
+    }
+    const [old, recent] = await runs()
+    const put = (days: number, name = '') =>
+      site.pool.query(
+        `UPDATE schedule.runs SET end_time = now() - $1::int * interval '1 day' WHERE run_id = $2`,
+        [days, name.replace('runs/', '')],
+      )
+    await put(401, old?.name)
+    await put(399, recent?.name)
+    await eventually('one of them', async () => (await runs()).length === 1)
+    expect((await runs())[0]?.name).toBe(recent?.name)
+  })
+
   it('keeps removed backups as long as the repository says', async () => {
     maintain({ undoDuration: durationFromMs(5 * hour) })
-    const request = { repository: '', undoDuration: undefined, dryRun: false, requestId: '' }
+    const request = {
+      repository: '',
+      undoDuration: undefined,
+      dryRun: false,
+      requestId: '',
+      bytesPerSecond: 0n,
+    }
     await ended(client, (await client.startCollect(request)).run)
     const other = { ...request, undoDuration: durationFromMs(0) }
     await ended(client, (await client.startCollect(other)).run)

@@ -9,14 +9,17 @@ import type { RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
 
 const pageSize = 500
+/** Longer than the longest repeat: the last run of each kind says when the next is due. */
+const runsKeptMs = 400 * 24 * 3_600_000
 
-/** Queues what is due; safe to repeat, and for any number of processes at once. */
+/** Queues what is due, and forgets runs of long ago; safe to repeat, and for any number of processes at once. */
 export async function startDueMaintenance(
   runs: RunStore,
   queue: Queue,
   catalog: Services['catalog'],
   log: Logger,
 ): Promise<void> {
+  await runs.forgetEnded(runsKeptMs)
   let pageToken = ''
   do {
     const page = await catalog.listRepositories({ pageSize, pageToken })

@@ -206,7 +206,11 @@ export class Queue {
     const { dryRun } = request
     const { folder, maintenance } = repository
     const undoDuration = request.undoDuration ?? maintenance?.undoDuration
-    const collect = { sessionId: id, folder, token: undefined, undoDuration, dryRun }
+    const bytesPerSecond = request.bytesPerSecond || (maintenance?.collectBytesPerSecond ?? 0n)
+    const collect = {
+      ...{ sessionId: id, folder, token: undefined, undoDuration, dryRun },
+      bytesPerSecond,
+    }
     return await this.store.insert({
       ...newRun(id, requestKey, Kind.COLLECT, repository.name),
       plan: { ...planIn(repository), collect },

@@ -163,6 +163,16 @@ export class RunStore {
     return rows.map(shownOf)
   }
 
+  /** Forgets runs that ended so long ago. */
+  async forgetEnded(ageMs: number): Promise<number> {
+    const { count } = await this.pool.query(
+      `DELETE FROM schedule.runs
+       WHERE ended AND end_time < now() - $1::bigint * interval '1 millisecond'`,
+      [ageMs],
+    )
+    return count
+  }
+
   /**
    * The newest run of a kind that was about a whole repository, dry runs aside, how many there are,
    * and the time it is. Runs whose time is still to come are not the newest: the clock was ahead.

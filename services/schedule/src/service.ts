@@ -175,6 +175,7 @@ function startHandlers({ queue, wake }: ServiceParts) {
     async startCollect(request) {
       const key = requestKey('StartCollect', request.requestId)
       if (request.repository !== '') checkName('repository', request.repository, 'repositories')
+      checkRate('bytes_per_second', request.bytesPerSecond)
       const { undoDuration: undo } = request
       const undoDuration = undo && checkUndo('undo_duration', undo)
       const run = await queue.collect({ ...request, undoDuration }, key)

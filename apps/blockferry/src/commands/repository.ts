@@ -149,6 +149,7 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     .description('give back the space of what no backup needs any more')
     .argument('[name]', 'may be left out when there is only one')
     .option('--undo <time>', 'keep removed backups for so long (7d)', undoArgument)
+    .option('--rate <bytes>', 'write at most so much anew in a second: 50M', rateArgument)
     .option('--shorten-undo', 'with an --undo shorter than usual: backups go for good before time')
     .option('--dry-run', 'say what would be done, change nothing')
     .option('-d, --detach', 'print the name of the run and return at once')
@@ -165,6 +166,7 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
     const request = {
       repository,
       undoDuration: options.undo,
+      bytesPerSecond: options.rate ?? 0n,
       dryRun: options.dryRun ?? false,
       requestId: randomHex(8),
     }
@@ -301,6 +303,7 @@ interface CollectOptions {
   undo?: schedule.StartCollectRequest['undoDuration']
   dryRun?: boolean
   shortenUndo?: boolean
+  rate?: bigint
   detach?: boolean
 }
 

@@ -89,6 +89,8 @@ export interface Maintenance {
     | undefined;
   /** Stored bytes that such a verification reads in a second at most; 0: no limit. */
   verifyBytesPerSecond: bigint;
+  /** Stored bytes that a collection writes anew in a second at most; 0: no limit. */
+  collectBytesPerSecond: bigint;
 }
 
 /** A VM that has at least one backup. */
@@ -703,6 +705,7 @@ function createBaseMaintenance(): Maintenance {
     verifyRepeatDuration: undefined,
     saveRepeatDuration: undefined,
     verifyBytesPerSecond: 0n,
+    collectBytesPerSecond: 0n,
   };
 }
 
@@ -725,6 +728,12 @@ export const Maintenance: MessageFns<Maintenance> = {
         throw new globalThis.Error("value provided for field message.verifyBytesPerSecond of type int64 too large");
       }
       writer.uint32(40).int64(message.verifyBytesPerSecond);
+    }
+    if (message.collectBytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.collectBytesPerSecond) !== message.collectBytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.collectBytesPerSecond of type int64 too large");
+      }
+      writer.uint32(48).int64(message.collectBytesPerSecond);
     }
     return writer;
   },
@@ -782,6 +791,14 @@ export const Maintenance: MessageFns<Maintenance> = {
             message.verifyBytesPerSecond = reader.int64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.collectBytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -821,6 +838,11 @@ export const Maintenance: MessageFns<Maintenance> = {
         : isSet(object.verify_bytes_per_second)
         ? BigInt(object.verify_bytes_per_second)
         : 0n,
+      collectBytesPerSecond: isSet(object.collectBytesPerSecond)
+        ? BigInt(object.collectBytesPerSecond)
+        : isSet(object.collect_bytes_per_second)
+        ? BigInt(object.collect_bytes_per_second)
+        : 0n,
     };
   },
 
@@ -840,6 +862,9 @@ export const Maintenance: MessageFns<Maintenance> = {
     }
     if (message.verifyBytesPerSecond !== 0n) {
       obj.verifyBytesPerSecond = message.verifyBytesPerSecond.toString();
+    }
+    if (message.collectBytesPerSecond !== 0n) {
+      obj.collectBytesPerSecond = message.collectBytesPerSecond.toString();
     }
     return obj;
   },
@@ -865,6 +890,10 @@ export const Maintenance: MessageFns<Maintenance> = {
     message.verifyBytesPerSecond = (object.verifyBytesPerSecond !== undefined && object.verifyBytesPerSecond !== null)
       ? BigInt(object.verifyBytesPerSecond)
       : 0n;
+    message.collectBytesPerSecond =
+      (object.collectBytesPerSecond !== undefined && object.collectBytesPerSecond !== null)
+        ? BigInt(object.collectBytesPerSecond)
+        : 0n;
     return message;
   },
 };

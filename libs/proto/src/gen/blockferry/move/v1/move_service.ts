@@ -828,6 +828,8 @@ export interface StartCollectRequest {
     | undefined;
   /** Says what would be done, changes nothing. */
   dryRun: boolean;
+  /** Stored bytes that are written anew in a second at most; 0: no limit. */
+  bytesPerSecond: bigint;
 }
 
 /** Response of StartCollect. */
@@ -5653,7 +5655,7 @@ export const StartVerifyResponse: MessageFns<StartVerifyResponse> = {
 };
 
 function createBaseStartCollectRequest(): StartCollectRequest {
-  return { sessionId: "", folder: "", token: undefined, undoDuration: undefined, dryRun: false };
+  return { sessionId: "", folder: "", token: undefined, undoDuration: undefined, dryRun: false, bytesPerSecond: 0n };
 }
 
 export const StartCollectRequest: MessageFns<StartCollectRequest> = {
@@ -5672,6 +5674,12 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
     }
     if (message.dryRun !== false) {
       writer.uint32(40).bool(message.dryRun);
+    }
+    if (message.bytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.bytesPerSecond) !== message.bytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.bytesPerSecond of type int64 too large");
+      }
+      writer.uint32(48).int64(message.bytesPerSecond);
     }
     return writer;
   },
@@ -5729,6 +5737,14 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
             message.dryRun = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.bytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5760,6 +5776,11 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
         : isSet(object.dry_run)
         ? globalThis.Boolean(object.dry_run)
         : false,
+      bytesPerSecond: isSet(object.bytesPerSecond)
+        ? BigInt(object.bytesPerSecond)
+        : isSet(object.bytes_per_second)
+        ? BigInt(object.bytes_per_second)
+        : 0n,
     };
   },
 
@@ -5780,6 +5801,9 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
     if (message.dryRun !== false) {
       obj.dryRun = message.dryRun;
     }
+    if (message.bytesPerSecond !== 0n) {
+      obj.bytesPerSecond = message.bytesPerSecond.toString();
+    }
     return obj;
   },
 
@@ -5797,6 +5821,9 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
       ? Duration.fromPartial(object.undoDuration)
       : undefined;
     message.dryRun = object.dryRun ?? false;
+    message.bytesPerSecond = (object.bytesPerSecond !== undefined && object.bytesPerSecond !== null)
+      ? BigInt(object.bytesPerSecond)
+      : 0n;
     return message;
   },
 };

@@ -629,6 +629,11 @@ export interface StartCollectRequest {
   dryRun: boolean;
   /** Makes the call safe to repeat: the same id returns the same run. */
   requestId: string;
+  /**
+   * Stored bytes of mostly dead packs that are written anew in a second at most; 0: what the
+   * repository's maintenance says.
+   */
+  bytesPerSecond: bigint;
 }
 
 /** Response of StartCollect. */
@@ -4270,7 +4275,7 @@ export const StartSaveResponse: MessageFns<StartSaveResponse> = {
 };
 
 function createBaseStartCollectRequest(): StartCollectRequest {
-  return { repository: "", undoDuration: undefined, dryRun: false, requestId: "" };
+  return { repository: "", undoDuration: undefined, dryRun: false, requestId: "", bytesPerSecond: 0n };
 }
 
 export const StartCollectRequest: MessageFns<StartCollectRequest> = {
@@ -4286,6 +4291,12 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
     }
     if (message.requestId !== "") {
       writer.uint32(34).string(message.requestId);
+    }
+    if (message.bytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.bytesPerSecond) !== message.bytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.bytesPerSecond of type int64 too large");
+      }
+      writer.uint32(40).int64(message.bytesPerSecond);
     }
     return writer;
   },
@@ -4335,6 +4346,14 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
             message.requestId = reader.string();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.bytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4365,6 +4384,11 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
         : isSet(object.request_id)
         ? globalThis.String(object.request_id)
         : "",
+      bytesPerSecond: isSet(object.bytesPerSecond)
+        ? BigInt(object.bytesPerSecond)
+        : isSet(object.bytes_per_second)
+        ? BigInt(object.bytes_per_second)
+        : 0n,
     };
   },
 
@@ -4382,6 +4406,9 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
     if (message.requestId !== "") {
       obj.requestId = message.requestId;
     }
+    if (message.bytesPerSecond !== 0n) {
+      obj.bytesPerSecond = message.bytesPerSecond.toString();
+    }
     return obj;
   },
 
@@ -4396,6 +4423,9 @@ export const StartCollectRequest: MessageFns<StartCollectRequest> = {
       : undefined;
     message.dryRun = object.dryRun ?? false;
     message.requestId = object.requestId ?? "";
+    message.bytesPerSecond = (object.bytesPerSecond !== undefined && object.bytesPerSecond !== null)
+      ? BigInt(object.bytesPerSecond)
+      : 0n;
     return message;
   },
 };
