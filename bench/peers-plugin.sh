@@ -13,18 +13,21 @@ blockferry_have() { [ -x "$BLOCKFERRY_ROOT/node_modules/.bin/node" ]; }
 blockferry_version() { "$BLOCKFERRY_ROOT/apps/blockferry/bin/blockferry" --version; }
 
 # The state lies in /tmp: the path of a unix socket is short.
-blockferry_init() {
+blockferry_start() {
   mktemp -d /tmp/blockferry-bench-XXXXXX >state
   mkdir names
   "$BLOCKFERRY_ROOT/apps/blockferry/bin/blockferry" up --state "$(cat state)" >up.log 2>&1 </dev/null &
   echo $! >pid
   for _ in $(seq 300); do
-    grep -q '^Ready' up.log && break
+    grep -q '^Ready' up.log && return 0
     kill -0 "$(cat pid)" || break
     sleep 0.1
   done
-  grep -q '^Ready' up.log || { cat up.log >&2; return 1; }
-  blockferry_run repository create bench "$STORE"
+  cat up.log >&2
+  return 1
+}
+blockferry_init() {
+  blockferry_start && blockferry_run repository create bench "$STORE"
 }
 
 # The VM is what stands before the day: vm-a.2 is the second backup of vm-a.
