@@ -30,10 +30,13 @@ extern const Target kMapNode;
 extern const Target kManifest;
 // A file of the folder `keys`.
 extern const Target kKeySlot;
+// A file of the folder `index`.
+extern const Target kIndex;
 // Two answers to one block status request.
 extern const Target kExtentAnswer;
 
-inline const Target* const kTargets[] = {&kPack, &kMapNode, &kManifest, &kKeySlot, &kExtentAnswer};
+inline const Target* const kTargets[] = {&kPack,    &kMapNode, &kManifest,
+                                         &kKeySlot, &kIndex,   &kExtentAnswer};
 
 // Null when there is no target of that name.
 inline const Target* FindTarget(std::string_view name) {

@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 runs=${1:-10000000}
 cmake -S . -B build-fuzz -G Ninja -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_C_COMPILER=clang \
   -DBLOCKFERRY_FUZZ=ON -DBLOCKFERRY_SANITIZE=address,undefined -DBLOCKFERRY_OUT="$PWD/build-fuzz/out"
-cmake --build build-fuzz --target fuzzPack fuzzMapNode fuzzManifest fuzzKeySlot fuzzExtentAnswer
-for each in Pack:pack MapNode:map_node Manifest:manifest KeySlot:key_slot ExtentAnswer:extent_answer; do
+cmake --build build-fuzz --target fuzzPack fuzzMapNode fuzzManifest fuzzKeySlot fuzzIndex fuzzExtentAnswer
+for each in Pack:pack MapNode:map_node Manifest:manifest KeySlot:key_slot Index:index ExtentAnswer:extent_answer; do
   program=$PWD/build-fuzz/out/fuzz${each%%:*}
   corpus=$PWD/fuzz/corpus/${each#*:}
   found=$PWD/build-fuzz/${each#*:}
