@@ -70,8 +70,10 @@ export const plantedBugs: PlantedBug[] = [
   {
     what: 'the undo window goes by the wall clock',
     file: 'repository/expiry.cc',
-    right: 'now_ = time.now;',
-    wrong: 'now_ = std::max(time.now, repository_.limits_.clock->Read().wall);',
+    right: 'ASSIGN_OR_RETURN(time_, repository_.AdvanceTime(false));',
+    wrong:
+      'ASSIGN_OR_RETURN(time_, repository_.AdvanceTime(false));' +
+      ' time_.now = std::max(time_.now, repository_.limits_.clock->Read().wall);',
     model: 'collection',
   },
   {

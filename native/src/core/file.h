@@ -34,6 +34,7 @@ class File {
 struct FolderEntry {
   std::string name;
   bool is_folder = false;
+  bool operator==(const FolderEntry&) const = default;
 };
 
 // Called by any thread.

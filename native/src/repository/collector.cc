@@ -26,6 +26,11 @@ constexpr double kLiveShareMin = 0.5;
 
 bool IsGoneAlready(const Status& status) { return status.Is(reason::kNotFound); }
 
+std::string AdviceOn(const ListedManifest& damaged) {
+  if (damaged.backup_id.empty()) return "move it out of the repository";
+  return damaged.is_corrupt() ? "remove the backup" : "find out why it cannot be read";
+}
+
 }  // namespace
 
 class Collector {
@@ -39,7 +44,7 @@ class Collector {
         progress_(*progress),
         name_(MakeWriterName(options.token)),
         folder_(repository->Path(std::string(kCollectorsFolder) + "/" + name_)),
-        expiry_(repository, options.undo_window) {}
+        expiry_(repository, options.undo_window, folder_) {}
 
   Result<CollectReport> Run() {
     RETURN_IF_ERROR(repository_.CheckWritable("collect"));
@@ -58,6 +63,9 @@ class Collector {
     RETURN_IF_ERROR(repository_.Refresh());
     return report_;
   }
+
+  // Also when it failed afterwards.
+  const std::vector<std::string>& dropped_backups() const { return report_.dropped_backups; }
 
  private:
   Status Work() {
@@ -295,13 +303,12 @@ class Collector {
         continue;
       }
       if (!one.manifest) {
-        return Status(
-            reason::kCollectionBlocked,
-            "collect repository " + repository_.folder_ + ": " + one.damage.message() +
-                "; nothing is deleted as long as it is not known what that backup "
-                "needs: bring the file back, or " +
-                (one.backup_id.empty() ? "move it out of the repository" : "remove the backup"),
-            {{"path", one.path}});
+        return Status(reason::kCollectionBlocked,
+                      "collect repository " + repository_.folder_ + ": " + one.damage.message() +
+                          "; nothing is deleted as long as it is not known what that backup "
+                          "needs: bring the file back, or " +
+                          AdviceOn(one),
+                      {{"path", one.path}});
       }
       for (const ManifestDisk& disk : one.manifest->disks) {
         if (!disk.root) continue;
@@ -486,12 +493,19 @@ class Collector {
 
 Result<CollectReport> Collect(Repository* repository, const CollectOptions& options,
                               const Cancel* cancel, Progress* progress) {
-  Result<CollectReport> report = Collector(repository, options, cancel, progress).Run();
+  Collector collector(repository, options, cancel, progress);
+  Result<CollectReport> report = collector.Run();
+  if (options.dry_run) return report;
   if (report.status().Is(reason::kRepositoryFull) && repository->ReleaseReserve()) {
     report = Collector(repository, options, cancel, progress).Run();
+    if (report.ok()) {
+      const std::vector<std::string>& dropped = collector.dropped_backups();
+      report->dropped_backups.insert(report->dropped_backups.begin(), dropped.begin(),
+                                     dropped.end());
+    }
   }
   // Whether there is room for it again or not: what was collected is collected.
-  if (report.ok() && !options.dry_run) static_cast<void>(repository->MakeReserve());
+  if (report.ok()) static_cast<void>(repository->MakeReserve());
   return report;
 }
 

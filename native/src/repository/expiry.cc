@@ -10,16 +10,19 @@ namespace blockferry {
 using namespace repository_format;
 using Kind = ManifestMark::Kind;
 
-Expiry::Expiry(Repository* repository, uint64_t undo_window)
-    : repository_(*repository), files_(repository->files_), undo_window_(undo_window) {}
+Expiry::Expiry(Repository* repository, uint64_t undo_window, std::string own_folder)
+    : repository_(*repository),
+      files_(repository->files_),
+      undo_window_(undo_window),
+      own_folder_(std::move(own_folder)) {}
 
 std::string Expiry::BackupNameOf(const ListedManifest& listed) {
   return FileNameOf(ParentOf(listed.path)) + "/" + listed.backup_id;
 }
 
 Status Expiry::ReadTime() {
-  ASSIGN_OR_RETURN(const RepositoryTime time, repository_.AdvanceTime(false));
-  now_ = time.now;
+  ASSIGN_OR_RETURN(time_,
+                   blockferry::ReadTime(files_, repository_.folder_, *repository_.limits_.clock));
   return {};
 }
 
@@ -27,9 +30,10 @@ bool Expiry::IsOver(const ListedManifest& listed) const {
   if (listed.is_dropped) return true;
   if (!listed.removed_time || listed.is_held) return false;
   if (!listed.manifest && !listed.is_corrupt()) return false;
-  if (listed.manifest && listed.manifest->lock_until > now_) return false;
+  if (listed.manifest && listed.manifest->lock_until > time_.now) return false;
   const std::optional<uint64_t> start = StartOf(listed);
-  return start && *start <= now_ && now_ - *start >= undo_window_;
+  if (!start) return false;
+  return undo_window_ == 0 || (*start <= time_.now && time_.now - *start >= undo_window_);
 }
 
 // When the window of the latest mark began; of one that no collector has seen: now.
@@ -37,7 +41,7 @@ std::optional<uint64_t> Expiry::StartOf(const ListedManifest& listed) const {
   std::optional<uint64_t> start;
   for (const ManifestMark& mark : listed.marks) {
     if (!mark.is_removal()) continue;
-    const uint64_t seen = mark.kind == Kind::kExpiring ? mark.time : now_;
+    const uint64_t seen = mark.kind == Kind::kExpiring ? mark.time : time_.latest();
     start = std::max(start.value_or(0), seen);
   }
   return start;
@@ -46,7 +50,7 @@ std::optional<uint64_t> Expiry::StartOf(const ListedManifest& listed) const {
 Result<std::vector<std::string>> Expiry::DropExpired(const Cancel* cancel) {
   ASSIGN_OR_RETURN(std::vector<ListedManifest> listed, repository_.ListManifests(std::nullopt));
   // Read after the marks were listed: none of them is younger.
-  RETURN_IF_ERROR(ReadTime());
+  ASSIGN_OR_RETURN(time_, repository_.AdvanceTime(false));
   std::vector<std::string> names;
   for (ListedManifest& one : listed) {
     RETURN_IF_ERROR(cancel->Check());
@@ -65,7 +69,7 @@ Status Expiry::Begin(ListedManifest* listed) {
     if (mark.kind != Kind::kRemoved) continue;
     ManifestMark expiring = mark;
     expiring.kind = Kind::kExpiring;
-    expiring.time = now_;
+    expiring.time = time_.latest();
     const Status renamed = files_.Rename(NameOf(mark), NameOf(expiring));
     if (renamed.Is(reason::kNotFound)) continue;
     RETURN_IF_ERROR(renamed);
@@ -79,6 +83,8 @@ Status Expiry::Begin(ListedManifest* listed) {
 // meanwhile may rename as well: the mark is the one that was looked at, or there is none.
 Result<bool> Expiry::Drop(const ListedManifest& listed) {
   const std::string folder = ParentOf(listed.path);
+  // The window of one that was fenced may be shorter than that of who took over.
+  RETURN_IF_ERROR(CheckOwnFolder());
   if (!listed.is_dropped) {
     const std::optional<uint64_t> start = StartOf(listed);
     const auto latest =
@@ -94,9 +100,27 @@ Result<bool> Expiry::Drop(const ListedManifest& listed) {
     RETURN_IF_ERROR(renamed);
     RETURN_IF_ERROR(files_.SyncFolder(folder));
   }
-  RETURN_IF_ERROR(RemoveIfThere(files_, listed.path));
-  RETURN_IF_ERROR(files_.SyncFolder(folder));
+  RETURN_IF_ERROR(RemoveManifest(listed.path));
   return true;
+}
+
+Status Expiry::CheckOwnFolder() const {
+  const Status there = ToStatus(files_.List(own_folder_));
+  if (!there.Is(reason::kNotFound)) return there;
+  return Status(reason::kRunFenced, "drop backups of repository " + repository_.folder_ +
+                                        ": a newer collector took over and goes on");
+}
+
+// Through the own folder: who was stopped for long, and fenced, must not remove a new backup of the
+// same name.
+Status Expiry::RemoveManifest(const std::string& path) {
+  const std::string folder = ParentOf(path);
+  const std::string taken = own_folder_ + "/" + FileNameOf(folder) + "." + FileNameOf(path);
+  const Status moved = files_.RenameNoReplace(path, taken);
+  if (moved.Is(reason::kNotFound)) return CheckOwnFolder();
+  RETURN_IF_ERROR(moved);
+  RETURN_IF_ERROR(files_.SyncFolder(folder));
+  return RemoveIfThere(files_, taken);
 }
 
 Status Expiry::RemoveOldMarks() {

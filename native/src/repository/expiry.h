@@ -14,6 +14,7 @@
 #include "core/cancel.h"
 #include "core/file.h"
 #include "repository/manifest.h"
+#include "repository/repository_time.h"
 
 namespace blockferry {
 
@@ -21,10 +22,11 @@ class Repository;
 
 class Expiry {
  public:
-  // `undo_window`: seconds of repository time.
-  Expiry(Repository* repository, uint64_t undo_window);
+  // `undo_window`: seconds of repository time. `own_folder` is the collector's, which is renamed
+  // away when it is fenced: manifests go through it.
+  Expiry(Repository* repository, uint64_t undo_window, std::string own_folder);
 
-  // What IsOver goes by.
+  // What IsOver goes by, for a collector that changes nothing.
   Status ReadTime();
   // False for one that is held or locked, or of which that cannot be read.
   bool IsOver(const ListedManifest& listed) const;
@@ -41,13 +43,17 @@ class Expiry {
   Status Begin(ListedManifest* listed);
   // False when somebody undeleted it meanwhile.
   Result<bool> Drop(const ListedManifest& listed);
+  // RUN_FENCED when a newer collector took over.
+  Status CheckOwnFolder() const;
+  Status RemoveManifest(const std::string& path);
   // Marks whose manifest is gone.
   Status RemoveOldMarks();
 
   Repository& repository_;
   FileSystem& files_;
   const uint64_t undo_window_;
-  uint64_t now_ = 0;  // Repository time.
+  const std::string own_folder_;
+  RepositoryTime time_;
 };
 
 }  // namespace blockferry

@@ -45,13 +45,43 @@ void SetMark(ManifestMark mark, const std::string& stem, ListedManifest* listed)
   listed->marks.push_back(std::move(mark));
 }
 
+// A system that reads a folder in pieces may show a file that is renamed meanwhile under neither
+// name: it is listed until nothing has changed.
+Result<std::vector<FolderEntry>> ListAtRest(FileSystem& files, const std::string& folder) {
+  ASSIGN_OR_RETURN(std::vector<FolderEntry> before, files.List(folder));
+  for (;;) {
+    ASSIGN_OR_RETURN(std::vector<FolderEntry> entries, files.List(folder));
+    if (entries == before) return entries;
+    before = std::move(entries);
+  }
+}
+
+// 0 for a name that begins with no sequence.
+uint64_t SequenceOf(std::string_view name) {
+  uint64_t sequence = 0;
+  static_cast<void>(std::from_chars(name.data(), name.data() + name.size(), sequence));
+  return sequence;
+}
+
 }  // namespace
+
+Result<uint64_t> LastSequence(FileSystem& files, const std::string& folder) {
+  const Result<std::vector<FolderEntry>> entries = ListAtRest(files, folder);
+  if (entries.status().Is(reason::kNotFound)) return uint64_t{0};
+  RETURN_IF_ERROR(entries);
+  uint64_t last = 0;
+  for (const FolderEntry& entry : *entries) {
+    if (!ParseManifestName(entry.name) && !ParseManifestMark(entry.name)) continue;
+    last = std::max(last, SequenceOf(entry.name));
+  }
+  return last;
+}
 
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
                           const Naming& naming, const Digest* record_key,
                           std::vector<ListedManifest>* listed) {
-  Result<std::vector<FolderEntry>> entries = files.List(folder);
+  const Result<std::vector<FolderEntry>> entries = ListAtRest(files, folder);
   if (entries.status().Is(reason::kNotFound)) return {};
   RETURN_IF_ERROR(entries);
   std::vector<ListedManifest> found;
@@ -70,6 +100,10 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
     std::optional<ManifestFileName> name = ParseManifestName(entry.name);
     Result<ByteVector> bytes = ReadWholeFile(files, one.path, manifest_format::kFileSizeMax);
     if (bytes.status().Is(reason::kNotFound)) continue;
+    // Longer than a manifest can be: it is not what was written.
+    if (bytes.status().Is(reason::kRepositoryDamaged)) {
+      bytes = Status(reason::kManifestCorrupt, bytes.status().message());
+    }
     Result<Manifest> manifest = bytes.ok() ? DecodeManifest(*bytes, repository, naming, record_key)
                                            : Result<Manifest>(bytes.status());
     if (!manifest.ok()) {

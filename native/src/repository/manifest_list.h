@@ -17,6 +17,10 @@ Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const Naming& naming, const Digest* record_key,
                           std::vector<ListedManifest>* listed);
 
+// The largest sequence of the folder's manifests and of the marks of those that are gone: a name is
+// not given again while there is a mark of it. 0 when there is none.
+Result<uint64_t> LastSequence(FileSystem& files, const std::string& folder);
+
 }  // namespace blockferry
 
 #endif  // BLOCKFERRY_REPOSITORY_MANIFEST_LIST_H_

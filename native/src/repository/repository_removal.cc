@@ -98,13 +98,13 @@ Status Repository::MarkRemoved(const std::string& vm_pseudonym, const std::strin
   const Result<ListedManifest> marked = FindManifest(vm_pseudonym, backup_id, "remove");
   if (marked.ok() && !marked->is_held) return {};
   RETURN_IF_ERROR(RemoveMarks({mark}));
-  RETURN_IF_ERROR(marked);
   // A collector may have renamed it before that; it does so once.
   ASSIGN_OR_RETURN(ListedManifest left, FindManifest(vm_pseudonym, backup_id, "remove"));
   std::erase_if(left.marks, [&](const ManifestMark& other) {
     return !other.is_removal() || other.id != mark.id;
   });
   RETURN_IF_ERROR(RemoveMarks(left.marks));
+  RETURN_IF_ERROR(marked);
   return Held(backup_id);
 }
 

@@ -73,6 +73,24 @@ uint64_t TimeAfter(const StoredTime& before, const ClockReading& reading) {
   return is_believed ? reading.wall : before.now;
 }
 
+Result<StoredTime> TimeNow(FileSystem& files, const std::string& folder, Clock& clock,
+                           bool confirmed, ClockReading* reading) {
+  const Result<StoredTime> before = Load(files, folder + "/" + kTimeFile);
+  const bool is_lost = before.status().Is(reason::kRepositoryDamaged);
+  if (!is_lost || !confirmed) RETURN_IF_ERROR(before);
+  *reading = clock.Read();
+  StoredTime after{reading->wall, reading->boot_id, reading->since_boot};
+  if (!is_lost) {
+    after.now = TimeAfter(*before, *reading);
+    if (confirmed) after.now = std::max(after.now, reading->wall);
+  }
+  return after;
+}
+
+RepositoryTime TimeOf(const StoredTime& time, const ClockReading& reading) {
+  return {time.now, reading.wall > time.now ? reading.wall - time.now : 0};
+}
+
 Status Store(FileSystem& files, const std::string& folder, const StoredTime& time) {
   std::byte random[8];
   FillRandom(random);
@@ -100,17 +118,16 @@ Status CheckTimeFile(FileSystem& files, const std::string& folder) {
 
 Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
                                    bool confirmed) {
-  const Result<StoredTime> before = Load(files, folder + "/" + kTimeFile);
-  const bool is_lost = before.status().Is(reason::kRepositoryDamaged);
-  if (!is_lost || !confirmed) RETURN_IF_ERROR(before);
-  const ClockReading reading = clock.Read();
-  StoredTime after{reading.wall, reading.boot_id, reading.since_boot};
-  if (!is_lost) {
-    after.now = TimeAfter(*before, reading);
-    if (confirmed) after.now = std::max(after.now, reading.wall);
-  }
+  ClockReading reading;
+  ASSIGN_OR_RETURN(const StoredTime after, TimeNow(files, folder, clock, confirmed, &reading));
   RETURN_IF_ERROR(Store(files, folder, after));
-  return RepositoryTime{after.now, reading.wall > after.now ? reading.wall - after.now : 0};
+  return TimeOf(after, reading);
+}
+
+Result<RepositoryTime> ReadTime(FileSystem& files, const std::string& folder, Clock& clock) {
+  ClockReading reading;
+  ASSIGN_OR_RETURN(const StoredTime now, TimeNow(files, folder, clock, false, &reading));
+  return TimeOf(now, reading);
 }
 
 }  // namespace blockferry

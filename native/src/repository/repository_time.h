@@ -8,6 +8,7 @@
 #ifndef BLOCKFERRY_REPOSITORY_REPOSITORY_TIME_H_
 #define BLOCKFERRY_REPOSITORY_REPOSITORY_TIME_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -16,10 +17,15 @@
 
 namespace blockferry {
 
+inline constexpr uint64_t kAheadMax = uint64_t{365} * 24 * 3600;
+
 struct RepositoryTime {
   uint64_t now = 0;
   // How far the wall clock is ahead; what it says is not believed. 0 when it is behind.
   uint64_t behind_by = 0;
+  // What begins now begins then: nothing that lasts ends sooner when somebody confirms the clock. A
+  // clock that is ahead by more than a year is taken for wrong.
+  uint64_t latest() const { return now + std::min(behind_by, kAheadMax); }
 };
 
 inline constexpr uint64_t kBelievedGap = uint64_t{3} * 24 * 3600;
@@ -32,6 +38,9 @@ Status WriteFirstTime(FileSystem& files, const std::string& folder, Clock& clock
 // damaged or missing is REPOSITORY_DAMAGED, unless the clock is confirmed.
 Result<RepositoryTime> AdvanceTime(FileSystem& files, const std::string& folder, Clock& clock,
                                    bool confirmed);
+
+// The same without a note of it.
+Result<RepositoryTime> ReadTime(FileSystem& files, const std::string& folder, Clock& clock);
 
 // REPOSITORY_DAMAGED unless the file of the time holds one.
 Status CheckTimeFile(FileSystem& files, const std::string& folder);

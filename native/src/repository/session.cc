@@ -5,6 +5,7 @@
 #include <set>
 
 #include "repository/checkpoint_format.h"
+#include "repository/manifest_list.h"
 #include "repository/repository.h"
 #include "repository/repository_format.h"
 #include "repository/writer_folder.h"
@@ -393,13 +394,12 @@ Result<Manifest> Session::Commit(const CommitOptions& options) {
   }
   if (options.lock_duration > 0) {
     ASSIGN_OR_RETURN(const RepositoryTime time, repository_->AdvanceTime(false));
-    manifest.lock_until = time.now + options.lock_duration;
+    manifest.lock_until = time.latest() + options.lock_duration;
   }
-  // The name of a damaged manifest keeps its number, too.
-  for (const ListedManifest& one : listed) {
-    manifest.sequence = std::max(manifest.sequence, one.sequence);
-  }
-  ++manifest.sequence;
+  ASSIGN_OR_RETURN(
+      const uint64_t last,
+      LastSequence(repository_->files_, repository_->ManifestFolder(options_.vm_pseudonym)));
+  manifest.sequence = last + 1;
   if (Status written = WriteManifest(manifest); !written.ok()) return Fail(written);
   RemoveFiles(true);
   return manifest;
