@@ -1,3 +1,4 @@
+import { BackupError } from '@blockferry/errors'
 import { catalog, durationFromMs, retention, schedule } from '@blockferry/proto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { Kind, State } from './run_row.ts'
@@ -101,6 +102,40 @@ describe('maintenance', () => {
     expect(await runs()).toHaveLength(2)
   })
 
+  it('shows what cannot be queued as failed, does the rest, and tries again after an hour', async () => {
+    const lost = new BackupError('REPOSITORY_MISSING', 'read /repository: mount it')
+    site.world.interfere = (moment, method) => {
+      if (moment === 'before' && method === 'getRepository') throw lost
+    }
+    const repeats = { collectRepeatDuration: durationFromMs(24 * hour) }
+    maintain({ ...repeats, verifyRepeatDuration: durationFromMs(24 * hour) }, new Date(0))
+    await eventually('both', async () => (await runs()).length === 2)
+    await lookedAt()
+    for (const run of await runs()) await ended(client, run)
+    const states = Object.fromEntries((await runs()).map(({ kind, state }) => [kind, state]))
+    expect(states).toEqual({ [Kind.COLLECT]: State.FAILED, [Kind.VERIFY]: State.SUCCEEDED })
+    site.world.interfere = () => {}
+    await age(2 * hour)
+    await eventually('another collection', async () => (await runs()).length === 3)
+    await lookedAt()
+    expect(await kinds()).toEqual([Kind.VERIFY, Kind.COLLECT, Kind.COLLECT].sort())
+    maintain({})
+    for (const run of await runs()) await ended(client, run)
+    await site.pool.query('TRUNCATE schedule.runs')
+  })
+
+  it('queues each once, however many services look', async () => {
+    await using other = await site.schedule('other')
+    maintain({ collectRepeatDuration: durationFromMs(24 * hour) }, new Date(0))
+    await eventually('one', async () => (await runs()).length > 0)
+    await lookedAt()
+    await lookedAt()
+    expect(await runs()).toHaveLength(1)
+    expect(
+      (await other.listRuns({ vm: '', activeOnly: false, pageSize: 0, pageToken: '' })).runs,
+    ).toHaveLength(1)
+  })
+
   it('forgets runs that ended more than 400 days ago', async () => {
     const request = { repository: '', undoDuration: undefined, dryRun: true, requestId: '' }
     for (let count = 0; count < 2; count++) {
@@ -157,6 +192,51 @@ describe('a policy that is due', () => {
     const [retained, backedUp] = (await runs()).sort((one, other) => other.kind - one.kind)
     expect([backedUp?.kind, retained?.kind]).toEqual([Kind.BACKUP, Kind.RETAIN])
     expect(retained?.startTime?.getTime()).toBeGreaterThan(backedUp?.endTime?.getTime() ?? Infinity)
+  })
+
+  it('moves on, and shows failed runs, when its repository cannot be had', async () => {
+    const keeps = retention.Retention.fromPartial({ keepLast: 1, timeZone: 'UTC' })
+    await client.createPolicy({
+      policyId: 'p',
+      policy: { ...policy, retention: keeps },
+      requestId: '',
+    })
+    const lost = new BackupError('REPOSITORY_MISSING', 'read /repository: mount it')
+    site.world.interfere = (moment, method) => {
+      if (moment === 'before' && method === 'getRepository') throw lost
+    }
+    await makeDue()
+    await eventually('both runs', async () => (await runs()).length === 2)
+    await lookedAt()
+    site.world.interfere = () => {}
+    const failed = await runs()
+    expect(failed.map(({ kind }) => kind).sort()).toEqual([Kind.BACKUP, Kind.RETAIN])
+    for (const { state, error } of failed) {
+      expect([state, error?.reason]).toEqual([State.FAILED, 'REPOSITORY_MISSING'])
+    }
+    const { policy: moved } = await client.getPolicy({ name: 'policies/p' })
+    expect(moved?.nextRunTime?.getTime()).toBeGreaterThan(Date.now() + hour / 2)
+    await site.pool.query('TRUNCATE schedule.runs')
+  })
+
+  it('removes nothing by rules that were taken away while the run waited', async () => {
+    const keeps = retention.Retention.fromPartial({ keepLast: 1, timeZone: 'UTC' })
+    await client.createPolicy({
+      policyId: 'p',
+      policy: { ...policy, retention: keeps },
+      requestId: '',
+    })
+    let planned = false
+    site.world.plan = () => {
+      planned = true
+      return { decisions: [], nextPageToken: '' }
+    }
+    site.world.movingMs = 500
+    await makeDue()
+    await eventually('both runs', async () => (await runs()).length === 2)
+    await client.deletePolicy({ name: 'policies/p' })
+    for (const run of await runs()) await ended(client, run)
+    expect(planned).toBe(false)
   })
 
   it('queues no retention when it keeps everything', async () => {

@@ -1,14 +1,19 @@
 // The collections, verifications and saves that repositories ask for by themselves. When one is due follows
 // from the newest run of its kind, so nothing else is kept, and one that was started by hand counts.
 import type { Logger } from '@blockferry/core'
+import { asBackupError } from '@blockferry/errors'
 import { type catalog, move, msFromDuration, schedule } from '@blockferry/proto'
 import { isSilence } from './patience.ts'
 import type { Queue } from './queue.ts'
-import { hasEnded, Kind, type ShownRow } from './run_row.ts'
+import { hasEnded, Kind, type ShownRow, State } from './run_row.ts'
 import type { RunStore } from './run_store.ts'
 import type { Services } from './services.ts'
 
 const pageSize = 500
+/** After a run that failed or was cancelled. */
+const againMs = 3_600_000
+/** The clocks of two services may differ by so much. */
+const skewMs = 3_600_000
 /** Longer than the longest repeat: the last run of each kind says when the next is due. */
 const runsKeptMs = 400 * 24 * 3_600_000
 
@@ -43,31 +48,35 @@ async function startDueOf(
   log: Logger,
 ): Promise<void> {
   const { name, maintenance } = repository
-  const collects = await occasion(
-    Kind.COLLECT,
-    repository,
-    maintenance?.collectRepeatDuration,
-    runs,
-  )
-  if (collects) {
-    const request = schedule.StartCollectRequest.fromPartial({ repository: name })
-    const { id } = await queue.collect(request, collects)
-    log.info({ repository: name, run: id }, 'a collection is due')
-  }
-  const verifies = await occasion(Kind.VERIFY, repository, maintenance?.verifyRepeatDuration, runs)
-  if (verifies) {
-    const request = schedule.StartVerifyRequest.fromPartial({
-      repository: name,
-      level: move.VerifyLevel.BLOCKS,
-      bytesPerSecond: maintenance?.verifyBytesPerSecond ?? 0n,
+  const chores: [Kind, catalog.Maintenance['undoDuration'], (key: string) => Promise<ShownRow>][] =
+    [
+      [
+        Kind.COLLECT,
+        maintenance?.collectRepeatDuration,
+        (key) => queue.collect(schedule.StartCollectRequest.fromPartial({ repository: name }), key),
+      ],
+      [
+        Kind.VERIFY,
+        maintenance?.verifyRepeatDuration,
+        (key) => {
+          const level = move.VerifyLevel.BLOCKS
+          const bytesPerSecond = maintenance?.verifyBytesPerSecond ?? 0n
+          const request = { repository: name, level, bytesPerSecond }
+          return queue.verifyRepository(schedule.StartVerifyRequest.fromPartial(request), key)
+        },
+      ],
+      [Kind.SAVE, maintenance?.saveRepeatDuration, (key) => queue.save(name, key)],
+    ]
+  for (const [kind, repeat, start] of chores) {
+    const key = await occasion(kind, repository, repeat, runs)
+    if (key === null) continue
+    // One that cannot be queued is seen as a failed run, and keeps none of the others from its turn.
+    const run = await start(key).catch((thrown: unknown) => {
+      const failure = asBackupError(thrown)
+      if (!failure || isSilence(failure)) throw thrown
+      return queue.failedMaintenance(kind, name, key, failure)
     })
-    const { id } = await queue.verifyRepository(request, verifies)
-    log.info({ repository: name, run: id }, 'a verification is due')
-  }
-  const saves = await occasion(Kind.SAVE, repository, maintenance?.saveRepeatDuration, runs)
-  if (saves) {
-    const { id } = await queue.save(name, saves)
-    log.info({ repository: name, run: id }, 'a save is due')
+    log.info({ repository: name, run: run.id, kind }, 'maintenance is due')
   }
 }
 
@@ -87,6 +96,8 @@ async function occasion(
 
 function isDue(last: ShownRow | null, beganMs: number, repeatMs: number, nowMs: number): boolean {
   if (last && !hasEnded(last.state)) return false
+  // What failed or was cancelled is not done.
+  const waitMs = last && last.state !== State.SUCCEEDED ? Math.min(repeatMs, againMs) : repeatMs
   // A repository from a time that is still to come: the clock was ahead, and waiting for it is wrong.
-  return nowMs - beganMs >= repeatMs || beganMs > nowMs
+  return nowMs - beganMs >= waitMs || beganMs > nowMs + skewMs
 }

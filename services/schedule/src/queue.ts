@@ -225,6 +225,8 @@ export class Queue {
     const id = newRunId(wallMs())
     return await this.store.insert({
       ...newRun(id, requestKey, Kind.SAVE, repository.name),
+      // Two at once would fence each other.
+      vmTaken: `${installationVm}/${repository.repositoryId}`,
       detail: schedule.Run.fromPartial({ backup: `${repository.name}/backups/${id}` }),
       plan: { ...planIn(repository), save: true },
     })
@@ -246,6 +248,39 @@ export class Queue {
       ...newRun(newRunId(wallMs()), requestKey, Kind.RETAIN, repository.name),
       detail: schedule.Run.fromPartial({ policy: policy.name }),
       plan: { ...planIn(repository), retain: policy },
+    })
+  }
+
+  /**
+   * The same for a policy that is due. Null: it keeps everything, or an earlier retention of it still
+   * waits. One that cannot be queued is seen as a run that has failed; throws only when another
+   * service is silent.
+   */
+  async retainDue(policy: schedule.Policy, requestKey: string): Promise<ShownRow | null> {
+    if (!policy.retention && policy.vmRetentions.length === 0) return null
+    if (await this.store.hasUnfinished(Kind.RETAIN, policy.name)) return null
+    return await this.retain(policy, requestKey).catch((thrown: unknown) => {
+      const failure = asBackupError(thrown)
+      if (!failure || isSilence(failure)) throw thrown
+      return this.store.insert({
+        ...newRun(newRunId(wallMs()), requestKey, Kind.RETAIN, policy.repository),
+        state: State.FAILED,
+        detail: schedule.Run.fromPartial({ policy: policy.name, error: errorOf(failure) }),
+      })
+    })
+  }
+
+  /** A run of maintenance that could not be queued, so that it is seen. */
+  failedMaintenance(
+    kind: Kind,
+    repository: string,
+    requestKey: string,
+    failure: BackupError,
+  ): Promise<ShownRow> {
+    return this.store.insert({
+      ...newRun(newRunId(wallMs()), requestKey, kind, repository),
+      state: State.FAILED,
+      detail: schedule.Run.fromPartial({ error: errorOf(failure) }),
     })
   }
 

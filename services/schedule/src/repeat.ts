@@ -29,6 +29,6 @@ export async function startDue(policies: PolicyStore, queue: Queue, log: Logger)
 /** A backup of each VM, and then what its retention lets go. */
 async function queueAll(policy: PolicyRow, queue: Queue, dueMs: number): Promise<ShownRow[]> {
   const runs = await queue.policy(policy, `due/${policy.name}/${dueMs}`)
-  if (!policy.retention && policy.vmRetentions.length === 0) return runs
-  return [...runs, await queue.retain(publicPolicy(policy), `retain/${policy.name}/${dueMs}`)]
+  const retained = await queue.retainDue(publicPolicy(policy), `retain/${policy.name}/${dueMs}`)
+  return retained ? [...runs, retained] : runs
 }

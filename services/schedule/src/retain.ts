@@ -2,6 +2,7 @@ import { BackupError } from '@blockferry/errors'
 import { retention, type schedule } from '@blockferry/proto'
 import type { HeldRun } from './held_run.ts'
 import { hasReason, patiently } from './patience.ts'
+import { publicPolicy } from './policy_store.ts'
 import { planPage } from './retention_plan.ts'
 import type { Means } from './run.ts'
 import { State } from './run_row.ts'
@@ -10,16 +11,20 @@ const pageSize = 500
 const { REMOVE, KEEP } = retention.RetentionDecision_Verdict
 
 /**
- * Removes the backups that the policy's retention lets go, as it was when the run was queued. The
- * whole plan is made before anything is removed; repeated after a crash it finds less to remove.
+ * Removes the backups that the policy's retention lets go, as it is now: it may have been changed, or
+ * the policy deleted, while the run waited. The whole plan is made before anything is removed;
+ * repeated after a crash it finds less to remove.
  */
 export async function runRetain(
   run: HeldRun,
-  { services }: Means,
+  { services, policies }: Means,
   signal: AbortSignal,
 ): Promise<void> {
-  const policy = run.plan.retain
-  if (!policy) throw new Error(`run ${run.id} retains nothing`)
+  const planned = run.plan.retain
+  if (!planned) throw new Error(`run ${run.id} retains nothing`)
+  const row = await policies.find(planned.name.replace('policies/', ''))
+  if (!row || (!row.retention && row.vmRetentions.length === 0)) return
+  const policy = publicPolicy(row)
   const { catalog } = services
   const { recordMs, retryPauseMs } = run.limits
   const patience = { silentMs: recordMs, pauseMs: retryPauseMs, signal }

@@ -39,7 +39,7 @@ export async function runBackup(run: HeldRun, means: Means, signal: AbortSignal)
 
 // A commit that an earlier life asked for may still be under way: only when its session has ended
 // does the repository say for good whether the backup exists, and so whether its bitmaps stay.
-async function endCommit(
+export async function endCommit(
   calls: Services['move'],
   run: HeldRun,
   signal: AbortSignal,

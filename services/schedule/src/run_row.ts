@@ -15,7 +15,7 @@ export interface Plan {
   verify?: move.StartVerifyRequest
   /** Its token is the run's when it works. */
   collect?: move.StartCollectRequest
-  /** The policy as it was when the run was queued. */
+  /** The policy as it was when the run was queued; its rules are read again when the run works. */
   retain?: schedule.Policy
   save?: true
 }

@@ -163,6 +163,16 @@ export class RunStore {
     return rows.map(shownOf)
   }
 
+  /** Whether a run of that kind, of that policy, has not ended. */
+  async hasUnfinished(kind: Kind, policy: string): Promise<boolean> {
+    const { rows } = await this.pool.query(
+      `SELECT FROM schedule.runs
+       WHERE NOT ended AND kind = $1 AND detail->>'policy' = $2 LIMIT 1`,
+      [kind, policy],
+    )
+    return rows.length > 0
+  }
+
   /** Forgets runs that ended so long ago. */
   async forgetEnded(ageMs: number): Promise<number> {
     const { count } = await this.pool.query(

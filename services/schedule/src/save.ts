@@ -9,7 +9,7 @@ import { backupIdOf, type History, nextSequence, ownBackup, readHistory } from '
 import { cancelSession, followSession } from './move_disks.ts'
 import { patiently } from './patience.ts'
 import { publicPolicy } from './policy_store.ts'
-import { commitOnce, drawnIncarnation, type Means, recordBackup } from './run.ts'
+import { commitOnce, drawnIncarnation, endCommit, type Means, recordBackup } from './run.ts'
 import { State, sessionIdOf } from './run_row.ts'
 import type { Services } from './services.ts'
 
@@ -18,6 +18,7 @@ const pageSize = 500
 
 export async function runSave(run: HeldRun, means: Means, signal: AbortSignal): Promise<void> {
   const { services } = means
+  if (run.row.state === State.COMMITTING) await endCommit(services.move, run, signal)
   if (run.row.pointIds.length === 0) await run.enterWithPoint(State.MOVING, newPointId())
   const incarnation = await drawnIncarnation(run, means, signal)
   const vmIdentity = `${installationVm}/${incarnation}`
@@ -76,7 +77,15 @@ async function save(
     signal,
   )
   await run.enterForGood(State.COMMITTING)
-  return await commitOnce(move, run, name)
+  try {
+    return await commitOnce(move, run, name)
+  } catch (thrown) {
+    run.left.throwIfAborted()
+    // An answer that was lost leaves it to the repository to say.
+    const committed = ownBackup(await readHistory(move, run, run.left, vmIdentity), run.id)
+    if (committed) return committed
+    throw thrown
+  }
 }
 
 /** All of it; what comes in pages is read page by page, and may change meanwhile. */
@@ -115,7 +124,7 @@ async function removeOlder(
   signal: AbortSignal,
 ): Promise<void> {
   const before = backups.filter(
-    (backup) => backup.removeTime === undefined && backupIdOf(backup) !== run.id,
+    (backup) => backup.removeTime === undefined && !backup.held && backupIdOf(backup) !== run.id,
   )
   for (const backup of before.slice(0, Math.max(0, before.length - (savesKept - 1)))) {
     const name = `${run.row.repository}/backups/${backupIdOf(backup)}`
