@@ -17,6 +17,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
+import { hostname } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { monotonicMs } from '@blockferry/core'
@@ -321,7 +322,14 @@ describe('blockferry up', () => {
       const run = await json<RunJson>(...restore)
       const digest = '21f540da0250b3073181b973bf69a217d4c1de24c0252095bb69d3098f7c4a8e'
       expect(digestOf(run.disks[0]?.target_path ?? '')).toBe(digest)
-      const saved = await json<{ name: string }[]>('recover', join(folder, 'product'), '--dry-run')
+      const dry = await blockferry(
+        'recover',
+        join(folder, 'product'),
+        '--dry-run',
+        '--output',
+        'json',
+      )
+      const saved = JSON.parse(dry.out) as { name: string }[]
       expect(saved.map(({ name }) => name)).toEqual(['product', 'parked', 'p'])
       await json('repository', 'forget', 'frozen')
     },
@@ -461,10 +469,11 @@ describe('blockferry recover', () => {
     await json('host', 'add', 'parked', '--folder', images)
     const rules = ['--every', '1d', '--keep-daily', '7', '--tag', 'gold']
     await json('policy', 'create', 'web', '--vm', 'web', '--to', 'safe', ...rules)
+    await json('policy', 'create', 'other', '--vm', 'web', '--to', 'plain')
     await json('policy', 'run', 'web')
     const told = async () => ({
       hosts: await json<object[]>('host', 'list'),
-      policies: await json<object[]>('policy', 'list'),
+      policies: await json<{ name: string }[]>('policy', 'list'),
       repositories: await json<object[]>('repository', 'list'),
     })
     const before = await told()
@@ -484,22 +493,33 @@ describe('blockferry recover', () => {
     up = await launch('up')
     const locked = await blockferry('recover', moved)
     expect([locked.code, locked.err]).toEqual([1, expect.stringContaining('KEY_MISSING')])
+    // Where the other one was there is a stranger now.
+    await json('repository', 'create', 'stranger', join(folder, 'plain'))
+    await json('repository', 'forget', 'stranger')
     const recover = ['recover', moved, '--passphrase-file', secret]
-    const dry = await json<RecoveredJson[]>(...recover, '--dry-run')
-    expect(dry.map(({ outcome }) => outcome)).toEqual(Array(4).fill('would be made'))
+    const recoverAll = async (...more: string[]) => {
+      const { code, out } = await blockferry(...recover, '--output', 'json', '--quiet', ...more)
+      return { code, rows: JSON.parse(out) as RecoveredJson[] }
+    }
+    const all = ['repository safe', 'host parked', 'policy web']
+    const dry = await recoverAll('--dry-run')
+    expect([dry.code, recovered(dry.rows, 'would be made')]).toEqual([1, all])
     expect(await json('host', 'list')).toEqual([])
-    const first = await blockferry(...recover, '--output', 'json', '--quiet')
-    expect(first.code).toBe(1)
-    const rows = JSON.parse(first.out) as RecoveredJson[]
-    expect(recovered(rows, 'made')).toEqual(['repository safe', 'host parked', 'policy web'])
-    expect(recovered(rows, 'failed')).toEqual(['repository plain'])
+    const { code, rows } = await recoverAll()
+    expect([code, recovered(rows, 'made')]).toEqual([1, all])
+    expect(recovered(rows, 'failed')).toEqual(['repository plain', 'policy other'])
 
+    const [paused] = await json<{ paused: boolean; next_run_time?: string }[]>('policy', 'list')
+    expect([paused?.paused, paused?.next_run_time ?? '']).toEqual([true, ''])
+    const again = await recoverAll('--resume')
+    expect(recovered(again.rows, 'there already')).toEqual(all)
     const times = { create_time: expect.anything(), next_run_time: expect.anything() }
     const after = await told()
     expect(after.hosts).toEqual(
       before.hosts.map((host) => ({ ...host, create_time: expect.anything() })),
     )
-    expect(after.policies).toEqual(before.policies.map((policy) => ({ ...policy, ...times })))
+    const kept = before.policies.filter(({ name }) => name === 'policies/web')
+    expect(after.policies).toEqual(kept.map((policy) => ({ ...policy, ...times })))
     expect(after.repositories).toMatchObject([
       {
         name: 'repositories/safe',
@@ -507,8 +527,17 @@ describe('blockferry recover', () => {
         maintenance: { collect_repeat_duration_ms: 604_800_000 },
       },
     ])
-    const repeated = await blockferry(...recover, '--output', 'json', '--quiet')
-    expect(recovered(JSON.parse(repeated.out) as RecoveredJson[], 'there already')).toHaveLength(3)
+    // What says something else under the same name is left as it is.
+    await json('policy', 'update', 'web', '--keep-daily', '3')
+    await json('host', 'remove', 'parked')
+    await json('host', 'add', 'parked', '--folder', folder)
+    const { rows: others } = await recoverAll()
+    const failed = ['repository plain', 'host parked', 'policy other', 'policy web']
+    expect(recovered(others, 'failed')).toEqual(failed)
+    await json('policy', 'update', 'web', '--keep-daily', '7')
+    await json('host', 'remove', 'parked')
+    await json('host', 'add', 'parked', '--folder', images)
+    expect(recovered((await recoverAll()).rows, 'there already')).toEqual(all)
 
     writeBlock(disk, 9, 200)
     const [run] = await json<RunJson[]>('policy', 'run', 'web')
@@ -518,6 +547,16 @@ describe('blockferry recover', () => {
     const restore = ['restore', run?.backup ?? '', '--to', target, '--format', 'raw']
     const restored = await json<RunJson>(...restore)
     expect(digestOf(restored.disks[0]?.target_path ?? '')).toBe(digestOf(disk))
+
+    // Two installations have saved themselves here: which one is meant has to be said.
+    const newer = await json<RunJson>('repository', 'save', 'safe')
+    const unclear = await blockferry('recover', moved)
+    const ids = [newer, saved].map(({ backup }) => backup.slice(backup.lastIndexOf('/') + 1))
+    expect([unclear.code, unclear.err]).toEqual([2, expect.stringContaining(ids[0] ?? '-')])
+    expect(unclear.err).toContain(`${ids[1]} of ${hostname()}`)
+    expect((await recoverAll('--backup', ids[1] ?? '', '--dry-run')).rows).toHaveLength(5)
+    await json('backup', 'remove', saved.backup)
+    await json('recover', moved)
     await end(up, 'SIGTERM')
   }, 120_000)
 })

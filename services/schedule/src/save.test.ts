@@ -1,3 +1,4 @@
+import { hostname } from 'node:os'
 import { durationFromMs, schedule, snapshot } from '@blockferry/proto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { State } from './run_row.ts'
@@ -47,6 +48,7 @@ describe('a save', () => {
       { ...{ name: 'policies/p', vms: ['vm1'], tags: ['gold'] }, createTime: expect.any(Date) },
       { name: 'policies/q' },
     ])
+    expect(installation.machine).toBe(hostname())
     expect(installation.repositories).toEqual([site.world.repository])
     expect(site.world.recorded).toContain(run.backup)
   })
@@ -74,6 +76,20 @@ describe('a save', () => {
     expect(new Set(site.world.removed)).toEqual(
       new Set(older.map(({ name }) => `repositories/nightly/${name}`)),
     )
+  })
+
+  it('fails when it is larger than a listing could give back', async () => {
+    const name = 'v'.repeat(250)
+    const monitorSockets = Array.from({ length: 16_000 }, (_, count) => `/${name}${count}`)
+    const value = { monitorFolder: '', fleeceFolder: '', monitorSockets }
+    site.world.hosts = [
+      snapshot.Host.fromPartial({ name: 'hosts/a', platform: { $case: 'qemu', value } }),
+    ]
+    const before = saves().length
+    const { error } = await save()
+    expect(error).toMatchObject({ reason: 'ARGUMENT_INVALID', metadata: { field: 'policies' } })
+    expect(saves()).toHaveLength(before)
+    site.world.hosts = []
   })
 
   it('is refused as the name of images', async () => {

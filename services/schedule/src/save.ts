@@ -1,7 +1,9 @@
 // Saves what this installation was told into a repository: hosts, policies and repositories, as a
 // backup without disks of a VM that is the installation itself. So it is encrypted, listed, kept and
 // collected as every other backup, and can be read back from the repository alone.
+import { hostname } from 'node:os'
 import { newPointId, wallMs } from '@blockferry/core'
+import { BackupError } from '@blockferry/errors'
 import { installationVm, backup as proto, schedule, snapshot } from '@blockferry/proto'
 import { programVersion } from './config.ts'
 import type { HeldRun } from './held_run.ts'
@@ -14,6 +16,7 @@ import { State, sessionIdOf } from './run_row.ts'
 import type { Services } from './services.ts'
 
 const savesKept = 14
+const sizeMax = 3 * 1024 * 1024
 const pageSize = 500
 
 export async function runSave(run: HeldRun, means: Means, signal: AbortSignal): Promise<void> {
@@ -45,6 +48,8 @@ async function save(
 ): Promise<proto.Backup> {
   const { move } = means.services
   const installation = await readInstallation(run, means, signal)
+  const vmConfigJson = JSON.stringify(schedule.Installation.toJSON(installation))
+  checkSize(vmConfigJson)
   const point = snapshot.Point.fromPartial({
     pointId: savedPoint(run),
     vm: { identity: vmIdentity },
@@ -54,7 +59,7 @@ async function save(
     vmIdentity,
     vmDisplayName: 'installation',
     driver: 'installation',
-    vmConfigJson: JSON.stringify(schedule.Installation.toJSON(installation)),
+    vmConfigJson,
     pointTime: new Date(wallMs()),
     pointId: point.pointId,
     level: proto.Level.FULL,
@@ -88,6 +93,17 @@ async function save(
   }
 }
 
+/** A manifest that is larger than a page of its listing could never be read back. */
+function checkSize(json: string): void {
+  const size = Buffer.byteLength(json)
+  if (size <= sizeMax) return
+  throw new BackupError(
+    'ARGUMENT_INVALID',
+    `save the installation: its hosts, policies and repositories take ${size} bytes, a save holds ${sizeMax}; name the VMs in fewer policies`,
+    { field: 'policies', value: String(size) },
+  )
+}
+
 /** All of it; what comes in pages is read page by page, and may change meanwhile. */
 async function readInstallation(
   run: HeldRun,
@@ -96,7 +112,7 @@ async function readInstallation(
 ): Promise<schedule.Installation> {
   const { recordMs, retryPauseMs } = run.limits
   const patience = { silentMs: recordMs, pauseMs: retryPauseMs, signal }
-  const installation = schedule.Installation.fromPartial({})
+  const installation = schedule.Installation.fromPartial({ machine: hostname() })
   for (let token = '', more = true; more; more = token !== '') {
     const request = { pageSize, pageToken: token }
     const page = await patiently(() => services.snapshot.listHosts(request, { signal }), patience)

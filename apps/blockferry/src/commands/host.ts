@@ -93,7 +93,7 @@ function hostJson({ name, platform, createTime }: snapshot.Host): unknown {
   return plainJson({ name, qemu: of('qemu'), folder: of('folder'), createTime })
 }
 
-function reachedBy({ platform }: snapshot.Host): string {
+export function reachedBy({ platform }: snapshot.Host): string {
   if (platform?.$case === 'folder') return platform.value.folder
   if (platform?.$case !== 'qemu') return ''
   const { monitorFolder, monitorSockets } = platform.value

@@ -3,20 +3,24 @@
 import { resolve } from 'node:path'
 import { randomHex } from '@blockferry/core'
 import { asBackupError, BackupError } from '@blockferry/errors'
-import { type backup, installationVm, schedule } from '@blockferry/proto'
+import { type catalog, msFromDuration, schedule, snapshot } from '@blockferry/proto'
 import type { Command } from 'commander'
 import { limits } from '../config.ts'
 import { type Context, printRows } from '../context.ts'
 import { type ExitCode, exitCode } from '../exit_code.ts'
 import { lastPart } from '../resource_name.ts'
+import { retentionTexts } from '../retention_option.ts'
+import { findSaved } from '../saved_installation.ts'
 import { listed } from '../services.ts'
 import type { Column } from '../table.ts'
-import { timeText } from '../time_text.ts'
+import { shortDuration, timeText } from '../time_text.ts'
 import { carryOut, examples, type Outcome } from '../verb.ts'
+import { reachedBy } from './host.ts'
 
 interface RecoverOptions {
   passphraseFile?: string
   backup?: string
+  resume?: boolean
   dryRun?: boolean
 }
 
@@ -25,6 +29,7 @@ interface Recovered {
   kind: 'repository' | 'host' | 'policy'
   name: string
   outcome: 'made' | 'there already' | 'would be made' | 'failed'
+  /** What it says, or why it failed. */
   message: string
 }
 
@@ -33,13 +38,18 @@ export function addRecoverCommand(program: Command, outcome: Outcome): void {
     .command('recover')
     .description('bring hosts, policies and repositories back from what a repository says of them')
     .argument('<folder>', "a repository's folder on the mover's machine")
-    .option('--passphrase-file <file>', 'open it with the first line of this file')
+    .option(
+      '--passphrase-file <file>',
+      'open it with the first line of this file; this installation gets a key of its own',
+    )
     .option('--backup <id>', 'not the newest save but this one')
-    .option('--dry-run', 'say what would be made, make nothing')
+    .option('--resume', 'let policies become due: without it they come back paused')
+    .option('--dry-run', 'say what would be made; makes nothing but the key of its own')
   examples(
     recover,
     'blockferry recover /srv/backup',
     'blockferry recover /srv/safe --passphrase-file /media/recovery-key --dry-run',
+    'blockferry recover /srv/safe --resume',
   )
   carryOut<RecoverOptions>(
     recover,
@@ -47,125 +57,188 @@ export function addRecoverCommand(program: Command, outcome: Outcome): void {
     async (context, options, given = ''): Promise<ExitCode> => {
       const folder = resolve(given)
       const passphraseFile = options.passphraseFile ? resolve(options.passphraseFile) : ''
-      const { move } = context.services
-      if (passphraseFile !== '') await move.unlockRepository({ folder, passphraseFile })
-      const save = await findSave(context, folder, options.backup)
-      const installation = installationOf(save)
-      const { repository: here } = await move.inspectRepository({ folder })
+      const { settings, terminal, services } = context
+      if (passphraseFile !== '') await services.move.unlockRepository({ folder, passphraseFile })
+      const { save, installation } = await findSaved(context, folder, options.backup)
+      if (!settings.quiet) {
+        const of = installation.machine === '' ? '' : ` of ${installation.machine}`
+        terminal.err(`As saved ${timeText(save.pointTime)} (${lastPart(save.name)})${of}.\n`)
+      }
+      const { repository: here } = await services.move.inspectRepository({ folder })
       for (const repository of installation.repositories) {
         // It may have been moved, or be mounted elsewhere on this machine.
         if (repository.repositoryId === here?.repositoryId) repository.folder = folder
       }
-      const steps = stepsOf(context, installation)
+      const steps = await stepsOf(context, installation, options.resume ?? false)
       const rows: Recovered[] = []
-      for (const step of steps)
-        rows.push(options.dryRun ? wouldBeMade(step) : await carryOutStep(step))
-      printRows(
-        context,
-        rows,
-        columns,
-        (row) => row,
-        'The save names no host, policy or repository.',
-      )
+      try {
+        for (const step of steps) rows.push(await carryOutStep(step, rows, options.dryRun ?? false))
+      } finally {
+        // Also what was made before a service fell silent.
+        printRows(context, rows, columns, (row) => row, 'Nothing was made.')
+      }
       return rows.some((row) => row.outcome === 'failed') ? exitCode.failed : exitCode.ok
     },
   )
 }
 
-/** The newest save in the repository, or the one that is asked for. */
-async function findSave(
-  { services, settings, terminal }: Context,
-  folder: string,
-  id: string | undefined,
-): Promise<backup.Backup> {
-  const { items } = await listed(Infinity, limits.pageSize, async (pageSize, pageToken) => {
-    const request = { folder, vmIdentity: '', pageSize, pageToken }
-    const answer = await services.move.listManifests(request)
-    return { items: answer.backups, nextPageToken: answer.nextPageToken }
-  })
-  const timeOf = ({ pointTime }: backup.Backup): number => pointTime?.getTime() ?? 0
-  const saves = items
-    .filter(({ vmIdentity }) => vmIdentity.startsWith(installationVm))
-    .sort((one, other) => timeOf(other) - timeOf(one))
-  const found = id === undefined ? saves[0] : saves.find(({ name }) => lastPart(name) === id)
-  if (!found) {
-    const known = saves.map(({ name }) => lastPart(name)).join(', ') || 'none'
-    throw new BackupError(
-      'NOT_FOUND',
-      `find ${id === undefined ? 'a save' : `save ${id}`} of an installation in ${folder}: it holds ${known}; adopt the repository with \`blockferry repository adopt\` and tell hosts and policies anew`,
-      { folder },
-    )
-  }
-  if (!settings.quiet) {
-    const others = new Set(saves.map(({ vmIdentity }) => vmIdentity)).size - 1
-    const hint = others > 0 ? `; ${others} other installations saved here, see --backup` : ''
-    terminal.err(`As saved ${timeText(found.pointTime)} (${lastPart(found.name)})${hint}.\n`)
-  }
-  return found
-}
-
-function installationOf({ name, vmConfigJson }: backup.Backup): schedule.Installation {
-  try {
-    return schedule.Installation.fromJSON(JSON.parse(vmConfigJson))
-  } catch (cause) {
-    const message = `read save ${lastPart(name)}: it is no installation; choose another with --backup`
-    throw new BackupError('MANIFEST_CORRUPT', message, { backup: lastPart(name) }, { cause })
-  }
-}
-
 interface Step extends Pick<Recovered, 'kind' | 'name'> {
+  /** What is told, for people. */
+  says: string
+  /** Name of the repository that has to be there. */
+  repository?: string
+  /** Under its name there is: nothing, the same, or something else. */
+  there: 'nothing' | 'same' | 'another'
+  /** Throws when it cannot be made; changes nothing. */
+  check?: () => Promise<void>
   make: () => Promise<unknown>
+  /** Of a policy that is there already, and paused. */
+  resume?: () => Promise<unknown>
 }
 
 /** Repositories come first: policies name them. */
-function stepsOf({ services }: Context, installation: schedule.Installation): Step[] {
+async function stepsOf(
+  context: Context,
+  installation: schedule.Installation,
+  resume: boolean,
+): Promise<Step[]> {
+  const { services } = context
+  const there = await readThere(context)
   const requestId = randomHex(8)
   return [
-    ...installation.repositories.map(({ name, folder, maintenance }): Step => {
-      const repositoryId = lastPart(name)
-      const taken = {
-        repositoryId,
-        folder,
-        adopt: true,
-        requestId,
-        passphraseFile: '',
-        maintenance,
-      }
+    ...installation.repositories.map((repository): Step => {
+      const { name, folder, maintenance } = repository
+      const taken = { repositoryId: lastPart(name), adopt: true, passphraseFile: '' }
+      const request = { ...taken, folder, maintenance, requestId }
       const deadline = { deadlineMs: limits.rebuildTimeoutMs }
-      const make = () => services.catalog.createRepository(taken, deadline)
-      return { kind: 'repository', name: repositoryId, make }
+      const sameId = (other: catalog.Repository) => other.repositoryId === repository.repositoryId
+      return {
+        kind: 'repository',
+        name: lastPart(name),
+        says: repositoryText(repository),
+        there: compared(there.repositories.get(name), sameId),
+        check: () => checkFolder(context, repository),
+        make: () => services.catalog.createRepository(request, deadline),
+      }
     }),
     ...installation.hosts.map((host): Step => {
       const hostId = lastPart(host.name)
-      const make = () => services.snapshot.createHost({ hostId, host, requestId })
-      return { kind: 'host', name: hostId, make }
+      const same = (other: snapshot.Host) => hostText(other) === hostText(host)
+      return {
+        kind: 'host',
+        name: hostId,
+        says: reachedBy(host),
+        there: compared(there.hosts.get(host.name), same),
+        make: () => services.snapshot.createHost({ hostId, host, requestId }),
+      }
     }),
-    ...installation.policies.map((policy): Step => {
-      const policyId = lastPart(policy.name)
-      const make = () => services.schedule.createPolicy({ policyId, policy, requestId })
-      return { kind: 'policy', name: policyId, make }
+    ...installation.policies.map((saved): Step => {
+      const policyId = lastPart(saved.name)
+      const policy = { ...saved, paused: saved.paused || !resume }
+      const present = there.policies.get(saved.name)
+      const same = (other: schedule.Policy) => policyText(other) === policyText(saved)
+      return {
+        kind: 'policy',
+        name: policyId,
+        repository: lastPart(saved.repository),
+        says: `keeps ${retentionTexts(saved).join('; ')}${policy.paused ? '; paused' : ''}`,
+        there: compared(present, same),
+        make: () => services.schedule.createPolicy({ policyId, policy, requestId }),
+        ...(present?.paused && !policy.paused
+          ? { resume: () => services.schedule.updatePolicy({ policy }) }
+          : {}),
+      }
     }),
   ]
 }
 
-const wouldBeMade = ({ kind, name }: Step): Recovered => ({
-  ...{ kind, name },
-  outcome: 'would be made',
-  message: '',
-})
+/** What the services know, by name. */
+async function readThere({ services }: Context): Promise<{
+  repositories: Map<string, catalog.Repository>
+  hosts: Map<string, snapshot.Host>
+  policies: Map<string, schedule.Policy>
+}> {
+  const all = async <Item extends { name: string }>(
+    page: Parameters<typeof listed<Item>>[2],
+  ): Promise<Map<string, Item>> => {
+    const { items } = await listed(Infinity, limits.pageSize, page)
+    return new Map(items.map((item) => [item.name, item]))
+  }
+  return {
+    repositories: await all(async (pageSize, pageToken) => {
+      const answer = await services.catalog.listRepositories({ pageSize, pageToken })
+      return { items: answer.repositories, nextPageToken: answer.nextPageToken }
+    }),
+    hosts: await all(async (pageSize, pageToken) => {
+      const answer = await services.snapshot.listHosts({ pageSize, pageToken })
+      return { items: answer.hosts, nextPageToken: answer.nextPageToken }
+    }),
+    policies: await all(async (pageSize, pageToken) => {
+      const answer = await services.schedule.listPolicies({ pageSize, pageToken })
+      return { items: answer.policies, nextPageToken: answer.nextPageToken }
+    }),
+  }
+}
+
+const compared = <Item>(present: Item | undefined, isSame: (item: Item) => boolean) =>
+  present === undefined ? 'nothing' : isSame(present) ? 'same' : 'another'
+
+const hostText = (host: snapshot.Host): string =>
+  JSON.stringify(snapshot.Host.toJSON({ ...host, createTime: undefined }))
+
+/** When it was created, is due next and whether it is paused is no part of what it says. */
+const policyText = (policy: schedule.Policy): string =>
+  JSON.stringify(
+    schedule.Policy.toJSON({
+      ...policy,
+      createTime: undefined,
+      nextRunTime: undefined,
+      paused: false,
+    }),
+  )
+
+function repositoryText({ folder, maintenance }: catalog.Repository): string {
+  const undo = shortDuration(msFromDuration(maintenance?.undoDuration))
+  return `${folder}, undo ${undo}`
+}
+
+/** Another repository in that folder would take the backups of this one's policies. */
+async function checkFolder({ services }: Context, repository: catalog.Repository): Promise<void> {
+  const { folder, repositoryId } = repository
+  const { repository: found } = await services.move.inspectRepository({ folder })
+  if (found?.repositoryId === repositoryId) return
+  throw new BackupError(
+    'REPOSITORY_MISSING',
+    `take in ${folder}: the repository there has the id ${found?.repositoryId ?? ''}, the save says ${repositoryId}; mount the right one, or adopt it from where it is now`,
+    { folder, expected: repositoryId },
+  )
+}
 
 /** One that fails keeps none of the others from being made. */
-async function carryOutStep({ kind, name, make }: Step): Promise<Recovered> {
+async function carryOutStep(step: Step, before: Recovered[], dryRun: boolean): Promise<Recovered> {
+  const { kind, name, says } = step
+  const row = (outcome: Recovered['outcome'], message: string) => ({ kind, name, outcome, message })
+  const lost = ({ kind: other, name: of, outcome }: Recovered) =>
+    other === 'repository' && of === step.repository && outcome === 'failed'
+  if (before.some(lost)) return row('failed', `repository ${step.repository} was not taken in`)
+  if (step.there === 'another') {
+    const hint = `here ${name} is another ${kind}; remove or change it, then repeat`
+    return row('failed', hint)
+  }
   try {
-    await make()
-    return { kind, name, outcome: 'made', message: '' }
+    if (step.there === 'same') {
+      if (!step.resume || dryRun) return row('there already', says)
+      await step.resume()
+      return row('there already', `${says}; resumed`)
+    }
+    await step.check?.()
+    if (dryRun) return row('would be made', says)
+    await step.make()
+    return row('made', says)
   } catch (thrown) {
     const failure = asBackupError(thrown)
     if (!failure || failure.reason === 'SERVICE_UNREACHABLE') throw thrown
-    if (failure.reason === 'ALREADY_EXISTS') {
-      return { kind, name, outcome: 'there already', message: '' }
-    }
-    return { kind, name, outcome: 'failed', message: failure.message }
+    return row('failed', failure.message)
   }
 }
 
@@ -173,5 +246,5 @@ const columns: Column<Recovered>[] = [
   { title: 'WHAT', cell: ({ kind }) => kind },
   { title: 'NAME', cell: ({ name }) => name, shrinkTo: 12 },
   { title: 'OUTCOME', cell: ({ outcome }) => outcome },
-  { title: 'WHY', cell: ({ message }) => message, shrinkTo: 20 },
+  { title: 'DETAIL', cell: ({ message }) => message, shrinkTo: 20 },
 ]

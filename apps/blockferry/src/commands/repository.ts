@@ -73,12 +73,11 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
   carryOut<MaintenanceOptions>(update, outcome, async (context, options, name = '') => {
     const { catalog: service } = context.services
     const request = { name: fullName('repositories', name) }
-    const { repository: before } = await service.getRepository(request)
+    // Not asked by name: that reads its folder, which may be gone for now.
+    const before = (await allOf(service)).find((each) => each.name === request.name)
     const maintenance = changedMaintenance(before?.maintenance ?? maintenanceDefault, options)
-    const answer = await service.updateRepository({ ...request, maintenance })
-    if (before && answer.repository) {
-      print(context, { ...before, maintenance: answer.repository.maintenance }, '')
-    }
+    const { repository: after } = await service.updateRepository({ ...request, maintenance })
+    if (after) print(context, after, '')
   })
   const unlock = repository
     .command('unlock')
@@ -98,10 +97,7 @@ export function addRepositoryCommands(program: Command, outcome: Outcome): void 
   const list = repository.command('list').description('list repositories')
   examples(list, 'blockferry repository list --output json')
   carryOut(list, outcome, async (context) => {
-    const { items } = await listed(Infinity, limits.pageSize, async (pageSize, pageToken) => {
-      const answer = await context.services.catalog.listRepositories({ pageSize, pageToken })
-      return { items: answer.repositories, nextPageToken: answer.nextPageToken }
-    })
+    const items = await allOf(context.services.catalog)
     const empty = 'No repositories. `blockferry repository create` makes one.'
     printRows(context, items, columns, listedJson, empty)
   })
@@ -266,6 +262,14 @@ function addKeyCommands(repository: Command, outcome: Outcome): void {
   })
 }
 
+async function allOf(service: Context['services']['catalog']): Promise<catalog.Repository[]> {
+  const { items } = await listed(Infinity, limits.pageSize, async (pageSize, pageToken) => {
+    const answer = await service.listRepositories({ pageSize, pageToken })
+    return { items: answer.repositories, nextPageToken: answer.nextPageToken }
+  })
+  return items
+}
+
 /** What an undo window shorter than the repository's takes cannot be had back: it is asked for twice. */
 async function refuseShorterUndo(
   { services }: Context,
@@ -273,11 +277,9 @@ async function refuseShorterUndo(
   { undo }: CollectOptions,
 ): Promise<void> {
   if (undo === undefined) return
-  const { items } = await listed(Infinity, limits.pageSize, async (pageSize, pageToken) => {
-    const answer = await services.catalog.listRepositories({ pageSize, pageToken })
-    return { items: answer.repositories, nextPageToken: answer.nextPageToken }
-  })
-  const meant = items.filter((each) => name === '' || each.name === fullName('repositories', name))
+  const meant = (await allOf(services.catalog)).filter(
+    (each) => name === '' || each.name === fullName('repositories', name),
+  )
   const usualMs = Math.max(
     0,
     ...meant.map((each) => msFromDuration(each.maintenance?.undoDuration)),

@@ -123,6 +123,8 @@ export interface Installation {
   policies: Policy[];
   /** Repositories, by name; the secrets of encrypted ones are not among it. */
   repositories: Repository[];
+  /** Name of the machine it was saved by, so that people tell several installations apart. */
+  machine: string;
 }
 
 /** Why a run failed. */
@@ -1110,7 +1112,7 @@ export const Policy: MessageFns<Policy> = {
 };
 
 function createBaseInstallation(): Installation {
-  return { hosts: [], policies: [], repositories: [] };
+  return { hosts: [], policies: [], repositories: [], machine: "" };
 }
 
 export const Installation: MessageFns<Installation> = {
@@ -1123,6 +1125,9 @@ export const Installation: MessageFns<Installation> = {
     }
     for (const v of message.repositories) {
       Repository.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.machine !== "") {
+      writer.uint32(34).string(message.machine);
     }
     return writer;
   },
@@ -1164,6 +1169,14 @@ export const Installation: MessageFns<Installation> = {
             message.repositories.push(Repository.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1183,6 +1196,7 @@ export const Installation: MessageFns<Installation> = {
       repositories: globalThis.Array.isArray(object?.repositories)
         ? object.repositories.map((e: any) => Repository.fromJSON(e))
         : [],
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
     };
   },
 
@@ -1197,6 +1211,9 @@ export const Installation: MessageFns<Installation> = {
     if (message.repositories?.length) {
       obj.repositories = message.repositories.map((e) => Repository.toJSON(e));
     }
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
     return obj;
   },
 
@@ -1208,6 +1225,7 @@ export const Installation: MessageFns<Installation> = {
     message.hosts = object.hosts?.map((e) => Host.fromPartial(e)) || [];
     message.policies = object.policies?.map((e) => Policy.fromPartial(e)) || [];
     message.repositories = object.repositories?.map((e) => Repository.fromPartial(e)) || [];
+    message.machine = object.machine ?? "";
     return message;
   },
 };
