@@ -2,11 +2,11 @@
 // what they met by their last line.
 import { execFile } from 'node:child_process'
 
-export type ModelName = 'line' | 'collection' | 'damage'
+export type ModelName = 'line' | 'collection' | 'damage' | 'stop' | 'failure' | 'kill' | 'month'
 
 interface Model {
   filter: string
-  /** Says how many; see the source of the model. */
+  /** Says how many, or which share of all calls (STRIDE); see the source of the model. */
   variable: string
 }
 
@@ -14,6 +14,10 @@ export const models: Record<ModelName, Model> = {
   line: { filter: 'LineModel.*', variable: 'WORLDS' },
   collection: { filter: 'CollectionModel.*', variable: 'HISTORIES' },
   damage: { filter: 'DamageModel.*', variable: 'DAMAGES' },
+  stop: { filter: 'StopModel.*', variable: 'STRIDE' },
+  failure: { filter: 'FailureModel.*', variable: 'STRIDE' },
+  kill: { filter: 'KillModel.*', variable: 'KILLS' },
+  month: { filter: 'MonthModel.*', variable: 'DISKS' },
 }
 
 export interface Outcome {

@@ -90,6 +90,42 @@ export const plantedBugs: PlantedBug[] = [
     wrong: 'if (!whole.ok() && false) Note(path, "record "',
     model: 'damage',
   },
+  {
+    what: 'a session that was fenced makes itself a new folder and commits',
+    file: 'repository/session.cc',
+    right: '  Result<std::unique_ptr<File>> candidate = files.CreateExclusive(candidate_path);',
+    wrong:
+      '  static_cast<void>(files.CreateFolder(folder_).ok());\n' +
+      '  Result<std::unique_ptr<File>> candidate = files.CreateExclusive(candidate_path);',
+    model: 'stop',
+  },
+  {
+    what: 'a write of a pack that failed is forgotten',
+    file: 'repository/pack_writer.cc',
+    right: '  failure_ = file_->Append(bytes);\n',
+    wrong: '  static_cast<void>(file_->Append(bytes).ok());\n',
+    model: 'failure',
+  },
+  {
+    what: 'a pack is renamed into place before its table is written',
+    file: 'repository/pack_writer.cc',
+    right:
+      '  RETURN_IF_ERROR(Write(EncodeTable()));\n  failure_ = file_->Sync();\n' +
+      '  RETURN_IF_ERROR(failure_);\n' +
+      '  failure_ = files_.RenameNoReplace(path_, final_path);\n  RETURN_IF_ERROR(failure_);\n',
+    wrong:
+      '  failure_ = files_.RenameNoReplace(path_, final_path);\n  RETURN_IF_ERROR(failure_);\n' +
+      '  RETURN_IF_ERROR(Write(EncodeTable()));\n  failure_ = file_->Sync();\n' +
+      '  RETURN_IF_ERROR(failure_);\n',
+    model: 'kill',
+  },
+  {
+    what: 'a block that is zeroes now keeps what it had before',
+    file: 'diff/block_plan.cc',
+    right: 'return allocated ? BlockRun::Kind::kData : BlockRun::Kind::kHole;',
+    wrong: 'return allocated ? BlockRun::Kind::kData : BlockRun::Kind::kKept;',
+    model: 'month',
+  },
 ]
 
 const root = fileURLToPath(new URL('../..', import.meta.url))

@@ -12,15 +12,17 @@ import type { Row } from './row.ts'
 const help = `Usage: npm run reliability -- [--full] [--seed S] [--output table|json]
 
 Runs the models of the repository against the shipped code: crashes and failing calls of the whole
-line, writers against collectors and clocks, damage of every kind of file; then plants ten bugs and
-looks whether the models find them. --full takes about an hour on two cores and writes
-docs/reliability.md. Exit codes: 0 no failure, 1 failures, 2 usage.`
+line, writers against collectors and clocks, each stopped or failing at every call, processes killed
+for real, a month of many disks, damage of every kind of file; then plants bugs and looks whether
+the models find them. --full takes about 40 minutes on two cores and writes docs/reliability.md. Exit codes: 0 no failure, 1 failures, 2 usage.`
 
 interface Trial {
   model: ModelName
   case: string
   reduced: number
   full: number
+  /** The counts say which share of all calls is tried: every so manieth. */
+  isStride?: true
   /** Runs of the row and those in which a fault took effect, from what the model counts. */
   tally: (counts: Record<string, number>, count: number) => { runs: number; took_effect: number }
 }
@@ -56,11 +58,52 @@ const trials: Trial[] = [
       took_effect: sum(counts, ['killed', 'crashes']),
     }),
   },
+  {
+    model: 'stop',
+    case: 'stopped before each call of a backup, a collection, a removal, the other side running on',
+    reduced: 40,
+    full: 2,
+    isStride: true,
+    tally: ({ stops = 0 }) => ({ runs: stops, took_effect: stops }),
+  },
+  {
+    model: 'failure',
+    case: 'call 1 to 2,000 fails with ENOSPC, and with EIO',
+    reduced: 40,
+    full: 2,
+    isStride: true,
+    tally: ({ calls = 0, failed = 0 }) => ({ runs: calls, took_effect: failed }),
+  },
+  {
+    model: 'kill',
+    case: 'kill -9 of a process that backs up, removes, collects and merges its index',
+    reduced: 60,
+    full: 2_000,
+    tally: (counts) => ({
+      runs: counts.kills ?? 0,
+      took_effect: sum(counts, ['in a backup', 'in a removal', 'in a collection']),
+    }),
+  },
+  {
+    model: 'month',
+    case: '30 days of 50 disks, twice: changed, resized, removed and collected every day; restored',
+    reduced: 6,
+    full: 100,
+    tally: ({ backups = 0, restored = 0 }) => ({ runs: backups, took_effect: restored }),
+  },
 ]
 
 /** As in the model of the line. */
 const stepsOfAWorld = 40
-const bugCounts: Record<ModelName, number> = { line: 40, collection: 2_000, damage: 400 }
+const bugCounts: Record<ModelName, number> = {
+  line: 40,
+  collection: 2_000,
+  damage: 400,
+  stop: 7,
+  failure: 11,
+  kill: 60,
+  month: 3,
+}
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const shipped = join(root, 'native', 'out', 'core_test')
@@ -95,10 +138,12 @@ async function main(): Promise<number> {
 
 /** On two processes side by side, with seeds of their own. */
 async function tryOut(trial: Trial, full: boolean, seed: number): Promise<Row> {
-  const count = Math.ceil((full ? trial.full : trial.reduced) / 2)
+  const given = full ? trial.full : trial.reduced
+  const count = trial.isStride ? given : Math.ceil(given / 2)
   const begunMs = performance.now()
   const halves = await Promise.all(
-    [seed, seed + 500_000_000].map((from) => runModel(shipped, trial.model, count, from)),
+    // Odd, so that with a stride of two the halves are the whole.
+    [seed, seed + 500_000_001].map((from) => runModel(shipped, trial.model, count, from)),
   )
   const counts: Record<string, number> = {}
   for (const half of halves) {
@@ -163,7 +208,7 @@ function pageOf(rows: Row[], seed: number): string {
   return `# How often we tried to break the repository
 
 Written by \`npm run reliability -- --full --seed ${seed}\` on ${new Date().toISOString().slice(0, 10)}, load ${loadavg()[0]?.toFixed(1)}. The models run the shipped C++ code of commit,
-collection, index and restore over a file system in memory; what they do is in their sources,
+collection, index and restore over a file system in memory, those of kills and of the month over a real one; what they do is in their sources,
 \`native/src/*/*_model_test.cc\`, and in [testing](testing.md). A fault *took effect* when the call it was planned for came.
 
 | what | runs | took effect | failures | counts |

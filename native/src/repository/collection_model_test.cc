@@ -11,6 +11,7 @@
 #include <set>
 
 #include "core/crash_files.h"
+#include "core/model_run.h"
 #include "core/replayed_random.h"
 #include "core/test_clock.h"
 #include "repository/collector.h"
@@ -25,11 +26,6 @@ constexpr uint64_t kHistories = 60;
 constexpr uint64_t kUndoWindow = 1000;  // Seconds.
 
 using Random = std::mt19937_64;
-
-uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
-  const char* given = std::getenv(variable);
-  return given == nullptr ? otherwise : std::strtoull(given, nullptr, 10);
-}
 
 class History {
  public:
@@ -136,32 +132,12 @@ class History {
       options.base_backup_id = base->backup_id;
       base_root = base->disks.at(0).root;
     }
-    ASSIGN_OR_RETURN(const std::unique_ptr<DiskWriter> writer,
-                     session->OpenDisk("d", kModelDiskSize, base_root));
-    MapReader map(&repository, base_root, BlockCountOf(kModelDiskSize));
     const ModelDisk before = base == nullptr ? ModelDisk() : written_.at(base->backup_id);
-    uint64_t kept_to = 0;
-    for (uint64_t index = 0; index < BlockCountOf(kModelDiskSize); ++index) {
-      const auto now = attempt.disk.find(index);
-      const auto then = before.find(index);
-      const bool has = now != attempt.disk.end();
-      const bool had = then != before.end();
-      if (has == had && (!has || now->second == then->second)) continue;
-      RETURN_IF_ERROR(writer->Keep(map, kept_to, index));
-      if (has) RETURN_IF_ERROR(PutBlock(*writer, index, now->second));
-      kept_to = index + 1;
-    }
-    RETURN_IF_ERROR(writer->Keep(map, kept_to, BlockCountOf(kModelDiskSize)));
-    ASSIGN_OR_RETURN(const std::optional<Digest> root, writer->Finish());
+    ASSIGN_OR_RETURN(const std::optional<Digest> root,
+                     StoreModelDisk(*session, attempt.disk, before, base_root, &counts_.patches));
     options.disks.push_back({"d", root, kModelDiskSize});
     if (attempt.is_aborted) return session->Abort();
     return ToStatus(session->Commit(options));
-  }
-
-  Status PutBlock(DiskWriter& writer, uint64_t index, const Content& content) {
-    ASSIGN_OR_RETURN(const bool is_patch, PutContent(writer, index, content));
-    counts_.patches += is_patch ? 1 : 0;
-    return {};
   }
 
   // ---- A collector
@@ -447,23 +423,19 @@ TEST(CollectionModel, LosesNoBackupInAnyHistory) {
     sum.crashes += counts.crashes;
     sum.patches += counts.patches;
   }
-  const auto show = [](const char* what, uint64_t count) {
-    std::printf("%s: %llu, ", what, static_cast<unsigned long long>(count));
-  };
-  show("histories", run_count);
-  show("commits", sum.commits);
-  show("fenced", sum.fenced);
-  show("collections", sum.collections);
-  show("deleted packs", sum.deleted);
-  show("spared", sum.spared);
-  show("copied", sum.copied);
-  show("waiting", sum.waiting);
-  show("dropped backups", sum.dropped);
-  show("undeleted", sum.undeleted);
-  show("killed", sum.killed);
-  show("crashes", sum.crashes);
-  show("patches", sum.patches);
-  std::printf("\n");
+  ShowCounts({{"histories", run_count},
+              {"commits", sum.commits},
+              {"fenced", sum.fenced},
+              {"collections", sum.collections},
+              {"deleted packs", sum.deleted},
+              {"spared", sum.spared},
+              {"copied", sum.copied},
+              {"waiting", sum.waiting},
+              {"dropped backups", sum.dropped},
+              {"undeleted", sum.undeleted},
+              {"killed", sum.killed},
+              {"crashes", sum.crashes},
+              {"patches", sum.patches}});
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <random>
 
 #include "core/crash_files.h"
+#include "core/model_run.h"
 #include "core/replayed_random.h"
 #include "repository/collector.h"
 #include "repository/model_disk.h"
@@ -22,11 +23,6 @@ constexpr char kFolder[] = "/r";
 constexpr uint64_t kDamages = 300;
 
 using Random = std::mt19937_64;
-
-uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
-  const char* given = std::getenv(variable);
-  return given == nullptr ? otherwise : std::strtoull(given, nullptr, 10);
-}
 
 // A repository with a file of every kind.
 class Original {

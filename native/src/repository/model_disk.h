@@ -78,6 +78,33 @@ inline Result<bool> PutContent(DiskWriter& writer, uint64_t index, const Content
   return false;
 }
 
+// What differs from `before`, the disk of `base_root`; the rest is kept. Counts patches if it is
+// to.
+inline Result<std::optional<Digest>> StoreModelDisk(Session& session, const ModelDisk& disk,
+                                                    const ModelDisk& before,
+                                                    const std::optional<Digest>& base_root,
+                                                    uint64_t* patch_count) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<DiskWriter> writer,
+                   session.OpenDisk("d", kModelDiskSize, base_root));
+  MapReader map(&session.repository(), base_root, BlockCountOf(kModelDiskSize));
+  uint64_t kept_to = 0;
+  for (uint64_t index = 0; index < BlockCountOf(kModelDiskSize); ++index) {
+    const auto now = disk.find(index);
+    const auto then = before.find(index);
+    const bool has = now != disk.end();
+    const bool had = then != before.end();
+    if (has == had && (!has || now->second == then->second)) continue;
+    RETURN_IF_ERROR(writer->Keep(map, kept_to, index));
+    if (has) {
+      ASSIGN_OR_RETURN(const bool is_patch, PutContent(*writer, index, now->second));
+      if (is_patch && patch_count != nullptr) ++*patch_count;
+    }
+    kept_to = index + 1;
+  }
+  RETURN_IF_ERROR(writer->Keep(map, kept_to, BlockCountOf(kModelDiskSize)));
+  return writer->Finish();
+}
+
 // Empty when the stored disk is exactly `disk`. `failed` says that it could not be read; otherwise
 // bytes were wrong.
 inline std::string CompareModelDisk(Repository& repository, const std::optional<Digest>& root,

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "core/crash_files.h"
+#include "core/model_run.h"
 #include "repository/pack_reader.h"
 #include "repository/repository.h"
 #include "stream/memory_channel.h"
@@ -35,11 +36,6 @@ using Random = std::mt19937_64;
 using Block = std::shared_ptr<const ByteVector>;
 
 bool OneIn(Random& random, unsigned count) { return random() % count == 0; }
-
-uint64_t NumberFrom(const char* variable, uint64_t otherwise) {
-  const char* given = std::getenv(variable);
-  return given == nullptr ? otherwise : std::strtoull(given, nullptr, 10);
-}
 
 // Blocks that are not there are zeroes, and no block that is there is all zeroes.
 struct ModelDisk {
