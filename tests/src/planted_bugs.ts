@@ -115,8 +115,8 @@ export const plantedBugs: PlantedBug[] = [
       '  failure_ = files_.RenameNoReplace(path_, final_path);\n  RETURN_IF_ERROR(failure_);\n',
     wrong:
       '  failure_ = files_.RenameNoReplace(path_, final_path);\n  RETURN_IF_ERROR(failure_);\n' +
-      '  RETURN_IF_ERROR(Write(EncodeTable()));\n  failure_ = file_->Sync();\n' +
-      '  RETURN_IF_ERROR(failure_);\n',
+      '  failure_ = file_->Sync();\n  RETURN_IF_ERROR(failure_);\n' +
+      '  RETURN_IF_ERROR(Write(EncodeTable()));\n',
     model: 'kill',
   },
   {

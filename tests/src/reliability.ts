@@ -101,7 +101,7 @@ const bugCounts: Record<ModelName, number> = {
   damage: 400,
   stop: 7,
   failure: 11,
-  kill: 60,
+  kill: 200,
   month: 3,
 }
 

@@ -72,7 +72,8 @@ class Life {
     Expect(ToStatus(listed));
     std::set<uint64_t> seeds;
     for (const ListedManifest& one : *listed) {
-      if (!one.removed_time) seeds.insert(std::strtoull(one.backup_id.c_str() + 1, nullptr, 10));
+      if (!one.removed_time && !one.is_dropped)
+        seeds.insert(std::strtoull(one.backup_id.c_str() + 1, nullptr, 10));
     }
     repository->reset();
     while (seeds.size() > kKept) {
