@@ -1,10 +1,11 @@
 // A collection of a repository with many chunks, written through the product's own writer.
 //
-//   collection FOLDER CHUNKS
+//   collection FOLDER CHUNKS [STORED_BYTES]
 //
 // Writes ten backups of as many VMs, each with a tenth of the chunks; of every two neighbours one
-// chunk in ten is shared. Removes five of them, and collects. Chunks are small, so that what is
-// measured is the bookkeeping: the names, the maps, the tables. One line of JSON.
+// chunk in ten is shared. Run again it looks a million names up, removes five backups, and
+// collects. Chunks are small, so that what is measured is the bookkeeping: the names, the maps, the
+// tables. One line of JSON.
 #include <sys/resource.h>
 
 #include <chrono>
@@ -18,6 +19,7 @@ namespace blockferry {
 namespace {
 
 constexpr uint64_t kVmCount = 10;
+constexpr uint64_t kLookups = 1'000'000;
 
 double SecondsSince(std::chrono::steady_clock::time_point begun) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
@@ -45,14 +47,14 @@ Digest NameOf(const Naming& naming, uint64_t vm, uint64_t index) {
   return naming.ChunkName(std::as_bytes(std::span(numbers)));
 }
 
-void BackUp(Repository& repository, uint64_t vm, uint64_t chunk_count) {
+void BackUp(Repository& repository, uint64_t vm, uint64_t chunk_count, size_t stored_size) {
   const std::string id = "b" + std::to_string(vm);
   const std::unique_ptr<Session> session = Take(repository.OpenSession(
       {repository.naming().Pseudonym(std::to_string(vm)), "point-" + id, {1, vm + 1}}));
   const uint64_t size = chunk_count * kBlockSize;
   const std::unique_ptr<DiskWriter> writer = Take(session->OpenDisk("d", size, std::nullopt));
   // What LZ4 makes of a block of one byte; nobody decodes it here.
-  const ByteVector stored(260, std::byte{7});
+  const ByteVector stored(stored_size, std::byte{7});
   for (uint64_t index = 0; index < chunk_count; ++index) {
     NewRecord record;
     record.codec = Codec::kLz4;
@@ -65,20 +67,35 @@ void BackUp(Repository& repository, uint64_t vm, uint64_t chunk_count) {
   static_cast<void>(Take(session->Commit({id, "", {{"d", root, size}}, {}})));
 }
 
+// Of names that are there, in an order that is as good as random, as a restore of old blocks asks.
+double LookupsPerSecond(Repository& repository, uint64_t chunk_count) {
+  const uint64_t of_a_vm = chunk_count / kVmCount;
+  const auto begun = std::chrono::steady_clock::now();
+  for (uint64_t i = 0; i < kLookups; ++i) {
+    const uint64_t index = i * 0x9E3779B97F4A7C15 % of_a_vm;
+    if (!repository.Has(NameOf(repository.naming(), i % kVmCount, index))) {
+      Fail(Status(reason::kChunkMissing, "look up a name that was written"));
+    }
+  }
+  return static_cast<double>(kLookups) / SecondsSince(begun);
+}
+
 double PeakMib() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
-int Run(const std::string& folder, uint64_t chunk_count) {
+int Run(const std::string& folder, uint64_t chunk_count, size_t stored_size) {
   RepositoryLimits limits;
   limits.seal_in_background = true;
   if (!Repository::ReadIdentity(SystemFiles(), folder).ok()) {
     static_cast<void>(Take(Repository::Create(SystemFiles(), folder)));
     const auto repository = Take(Repository::Open(SystemFiles(), folder, false, limits));
     const auto begun = std::chrono::steady_clock::now();
-    for (uint64_t vm = 0; vm < kVmCount; ++vm) BackUp(*repository, vm, chunk_count / kVmCount);
+    for (uint64_t vm = 0; vm < kVmCount; ++vm) {
+      BackUp(*repository, vm, chunk_count / kVmCount, stored_size);
+    }
     std::fprintf(stderr, "written in %.1f s, peak %.0f MiB; run it again to collect\n",
                  SecondsSince(begun), PeakMib());
     return 0;
@@ -86,6 +103,7 @@ int Run(const std::string& folder, uint64_t chunk_count) {
   // In a process of its own, so that its peak is that of the collection.
   const auto repository = Take(Repository::Open(SystemFiles(), folder, false, limits));
   const uint64_t stored = repository->info().stored;
+  const double lookups = LookupsPerSecond(*repository, chunk_count);
   for (uint64_t vm = 0; vm < kVmCount; vm += 2) {
     Check(repository->RemoveBackup(repository->naming().Pseudonym(std::to_string(vm)),
                                    "b" + std::to_string(vm)));
@@ -99,10 +117,11 @@ int Run(const std::string& folder, uint64_t chunk_count) {
   const auto begun = std::chrono::steady_clock::now();
   const CollectReport report = Take(Collect(repository.get(), options, &cancel, &progress));
   std::printf(
-      "{\"chunks\":%llu,\"stored_bytes\":%llu,\"seconds\":%.1f,\"freed_bytes\":%llu,"
+      "{\"chunks\":%llu,\"stored_bytes\":%llu,\"lookups_per_second\":%.0f,\"seconds\":%.1f,"
+      "\"freed_bytes\":%llu,"
       "\"copied_bytes\":%llu,\"deleted_packs\":%llu,\"open_mib\":%.0f,\"peak_mib\":%.0f}\n",
       static_cast<unsigned long long>(chunk_count), static_cast<unsigned long long>(stored),
-      SecondsSince(begun), static_cast<unsigned long long>(report.deleted.size),
+      lookups, SecondsSince(begun), static_cast<unsigned long long>(report.deleted.size),
       static_cast<unsigned long long>(report.copied.size),
       static_cast<unsigned long long>(report.deleted.count), opened, PeakMib());
   return 0;
@@ -112,9 +131,10 @@ int Run(const std::string& folder, uint64_t chunk_count) {
 }  // namespace blockferry
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: collection FOLDER CHUNKS\n");
+  if (argc != 3 && argc != 4) {
+    std::fprintf(stderr, "usage: collection FOLDER CHUNKS [STORED_BYTES]\n");
     return 2;
   }
-  return blockferry::Run(argv[1], std::strtoull(argv[2], nullptr, 10));
+  const size_t stored_size = argc == 4 ? std::strtoull(argv[3], nullptr, 10) : 260;
+  return blockferry::Run(argv[1], std::strtoull(argv[2], nullptr, 10), stored_size);
 }

@@ -79,15 +79,15 @@ export const plantedBugs: PlantedBug[] = [
   {
     what: 'what is read is not compared with its name',
     file: 'repository/repository.cc',
-    right: 'if (actual == name) return {};',
-    wrong: 'if (actual == name || read.ok()) return {};',
+    right: 'if (actual == name) {',
+    wrong: 'if (actual == name || read.ok()) {',
     model: 'damage',
   },
   {
     what: 'the check of stored bytes passes records over',
     file: 'repository/stored_check.cc',
-    right: 'if (!whole.ok()) Note(path, "record "',
-    wrong: 'if (!whole.ok() && false) Note(path, "record "',
+    right: 'Note(path, "record " + HexOf(entry.name)',
+    wrong: 'if (false) Note(path, "record " + HexOf(entry.name)',
     model: 'damage',
   },
   {

@@ -6,6 +6,7 @@
 
 #include "core/endian.h"
 #include "repository/checkpoint_files.h"
+#include "repository/damage_mark.h"
 #include "repository/expiry.h"
 #include "repository/mark.h"
 #include "repository/pack_copier.h"
@@ -189,6 +190,12 @@ class Collector {
     return {};
   }
 
+  static bool HasPack(const std::vector<FolderEntry>& entries, const PackId& id) {
+    const std::string name = HexOf(id) + kPackSuffix;
+    return std::any_of(entries.begin(), entries.end(),
+                       [&](const FolderEntry& entry) { return entry.name == name; });
+  }
+
   Status LookAtFolder(std::byte number, bool is_again) {
     PackId any{number};
     const std::string folder = repository_.PackFolder(any);
@@ -198,6 +205,10 @@ class Collector {
     if (!options_.dry_run) RETURN_IF_ERROR(files_.SyncFolder(folder));
     std::optional<PackFileName> tombstone;
     for (const FolderEntry& entry : entries) {
+      const std::optional<DamageMark> mark = ParseDamageMark(entry.name);
+      if (mark && !options_.dry_run && !HasPack(entries, mark->id)) {
+        RemoveDamageMark(files_, folder, *mark);
+      }
       std::optional<PackFileName> name = ParsePackFileName(entry.name);
       if (!name || name->id[0] != number) continue;
       if (known_.contains(name->id)) continue;

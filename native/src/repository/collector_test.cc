@@ -11,6 +11,26 @@
 namespace blockferry {
 namespace {
 
+TEST_F(CollectorTest, TakesMarksOfDamageAwayWithTheirPack) {
+  const ModelDisk disk{{0, {1, 0}}, {1, {2, 0}}};
+  const Manifest manifest = BackUp("v", "b1", disk);
+  const std::string pack = PackOf({1, 0});
+  (*files_.Content(pack))[300] ^= std::byte{1};
+  EXPECT_NE(Compare(manifest, disk), "");
+  const auto marks = [&] {
+    const std::vector<std::string> paths = files_.AllFiles();
+    return std::count_if(paths.begin(), paths.end(),
+                         [](const std::string& path) { return path.ends_with(".damaged"); });
+  };
+  EXPECT_EQ(marks(), 1);
+  RemoveForGood("v", "b1");
+  EXPECT_EQ(marks(), 1);
+  ASSERT_TRUE(Collect().ok());
+  EXPECT_TRUE(PackOf({1, 0}).empty());
+  ASSERT_TRUE(Collect().ok());
+  EXPECT_EQ(marks(), 0);
+}
+
 TEST_F(CollectorTest, LetsNoSessionThatWasFencedPublishAPack) {
   BackUp("v", "v-1", {{0, {1, 0}}, {1, {2, 0}}, {2, {3, 0}}});
   const std::unique_ptr<Repository> stopped = Open();

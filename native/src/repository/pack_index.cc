@@ -102,13 +102,24 @@ std::vector<RecordPlace> PackIndex::FindAll(RecordTypes types, const Digest& nam
   return found;
 }
 
-void PackIndex::MarkDamaged(const RecordPlace& place) {
+bool PackIndex::MarkDamaged(uint32_t pack, uint32_t offset) {
   Lock lock(mutex_);
-  if (damaged_.size() < kDamagedCountMax) {
-    damaged_.insert({place.pack, place.offset});
-  } else {
-    packs_[place.pack].is_damaged = true;
+  if (damaged_.contains({pack, offset})) return true;
+  if (damaged_.size() == kDamagedCountMax) {
+    packs_[pack].is_damaged = true;
+    return false;
   }
+  damaged_.insert({pack, offset});
+  return true;
+}
+
+bool PackIndex::ClearDamaged(uint32_t pack, uint32_t offset) {
+  {
+    std::shared_lock lock(mutex_);
+    if (!damaged_.contains({pack, offset})) return false;
+  }
+  Lock lock(mutex_);
+  return damaged_.erase({pack, offset}) > 0;
 }
 
 void PackIndex::SetUsable(uint32_t number, bool usable) {

@@ -78,8 +78,11 @@ class PackIndex {
   // Removes files that others make superfluous, and writes and merges what is worth it.
   void Settle();
 
-  // The record there is known to be damaged: Find and Has pass it over, FindAll does not.
-  void MarkDamaged(const RecordPlace& place);
+  // The record there is known to be damaged: Find and Has pass it over, FindAll does not. False
+  // when there are so many that the whole pack is passed over.
+  bool MarkDamaged(uint32_t pack, uint32_t offset);
+  // It was read and is whole. False when it was not known to be damaged.
+  bool ClearDamaged(uint32_t pack, uint32_t offset);
 
   // A place that something new may refer to: in a pack that stays, and not known to be damaged.
   std::optional<RecordPlace> Find(RecordTypes types, const Digest& name) const;

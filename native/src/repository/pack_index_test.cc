@@ -305,7 +305,8 @@ TEST_P(PackIndexTest, PassesOverADamagedRecordUntilItsPackComesAnew) {
   names_.clear();  // No other pack has it.
   std::unique_ptr<PackIndex> index = Open();
   ASSERT_TRUE(Refresh(*index).ok());
-  index->MarkDamaged(*index->Find(entry.type, entry.name));
+  const RecordPlace place = *index->Find(entry.type, entry.name);
+  EXPECT_TRUE(index->MarkDamaged(place.pack, place.offset));
   // Also when a file has taken the record over.
   for (int i = 0; i < 20; ++i) AddToModel(20);
   ASSERT_TRUE(Refresh(*index).ok());

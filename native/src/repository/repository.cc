@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "repository/damage_mark.h"
 #include "repository/manifest_list.h"
 #include "repository/pack_file_name.h"
 #include "repository/repository_format.h"
@@ -237,8 +238,13 @@ Status Repository::RefreshFolder(std::byte number) {
   }
   RETURN_IF_ERROR(entries);
   std::vector<ListedPack> listed;
+  std::vector<DamageMark> damages;
   std::optional<PackId> tombstoned;  // A tombstone sorts before its pack.
   for (const FolderEntry& entry : *entries) {
+    if (const std::optional<DamageMark> mark = ParseDamageMark(entry.name)) {
+      damages.push_back(*mark);
+      continue;
+    }
     const std::optional<PackFileName> name = ParsePackFileName(entry.name);
     if (!name || name->id[0] != number) continue;
     if (name->kind == PackFileName::Kind::kPack) {
@@ -260,6 +266,10 @@ Status Repository::RefreshFolder(std::byte number) {
     });
   }
   for (const ListedPack& one : unread) RETURN_IF_ERROR(ReadTable(PackPath(one.id), one));
+  for (const DamageMark& mark : damages) {
+    const std::optional<uint32_t> pack = index_.PackNumber(mark.id);
+    if (pack) static_cast<void>(index_.MarkDamaged(*pack, mark.offset));
+  }
   return {};
 }
 
@@ -336,7 +346,12 @@ Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
   if (read.ok()) {
     const Digest actual =
         place.type == RecordType::kMapNode ? naming_.NodeName(*plain) : naming_.ChunkName(*plain);
-    if (actual == name) return {};
+    if (actual == name) {
+      if (index_.ClearDamaged(place.pack, place.offset) && !read_only_) {
+        RemoveDamageMark(files_, PackFolder(id), {id, place.offset});
+      }
+      return {};
+    }
     const Status stored = CheckStoredAt(**file, request);
     damage = stored.Is(reason::kBlockCorrupt)
                  ? stored.message()
@@ -347,7 +362,9 @@ Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
     return read;
   }
   // From now on a backup stores it anew.
-  index_.MarkDamaged(place);
+  if (index_.MarkDamaged(place.pack, place.offset) && !read_only_) {
+    SetDamageMark(files_, PackFolder(id), {id, place.offset});
+  }
   return failure(reason::kBlockCorrupt, damage);
 }
 

@@ -33,6 +33,7 @@ inline constexpr char kPackSuffix[] = ".pack";
 inline constexpr char kNewPackSuffix[] = ".pack-new";
 inline constexpr char kDeadSuffix[] = ".dead";
 inline constexpr char kMovedSuffix[] = ".moved";
+inline constexpr char kDamagedSuffix[] = ".damaged";
 inline constexpr char kManifestSuffix[] = ".manifest";
 inline constexpr char kRemovedSuffix[] = ".removed";
 inline constexpr char kExpiringSuffix[] = ".expiring";

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <thread>
 
 #include "repository/session_fixture.h"
+#include "repository/stored_check.h"
 
 namespace blockferry {
 namespace {
@@ -229,6 +231,79 @@ TEST_P(SessionTest, StoresAChunkAnewThatIsKnownToBeDamaged) {
   ASSERT_TRUE(again.ok()) << again.status().message();
   EXPECT_EQ(CompareTestDisk(*repository_, again->disks[0].root, disk_, kSize), "");
   EXPECT_EQ(CompareTestDisk(*repository_, manifest->disks[0].root, disk_, kSize), "");
+}
+
+// What a process found damaged, others know by the marks it leaves.
+class DamageMarks : public SessionTest {
+ protected:
+  void SetUp() override {
+    SessionTest::SetUp();
+    Result<Manifest> manifest = BackUp("b1", {1, 1});
+    ASSERT_TRUE(manifest.ok());
+    manifest_ = *std::move(manifest);
+    for (const std::string& path : files_.AllFiles()) {
+      if (path.ends_with(".pack")) pack_ = path;
+    }
+    Flip();
+  }
+  // A byte of the first record of a pack, or back again.
+  void Flip() { (*files_.Content(pack_))[300] ^= std::byte{1}; }
+  size_t Marks() {
+    const std::vector<std::string> paths = files_.AllFiles();
+    return static_cast<size_t>(
+        std::count_if(paths.begin(), paths.end(),
+                      [](const std::string& path) { return path.ends_with(".damaged"); }));
+  }
+  std::string Compare() {
+    return CompareTestDisk(*repository_, manifest_.disks[0].root, disk_, kSize);
+  }
+  void ExpectAnotherHeals() {
+    EXPECT_EQ(Marks(), 1u);
+    Reopen();
+    ASSERT_TRUE(BackUp("b2", {1, 2}).ok());
+    Reopen();
+    EXPECT_EQ(Compare(), "");
+    // It is known for as long as the pack is there.
+    EXPECT_EQ(Marks(), 1u);
+  }
+
+  Manifest manifest_;
+  std::string pack_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Sealing, DamageMarks, testing::Bool());
+
+TEST_P(DamageMarks, LetAnotherProcessHealWhatWasRead) {
+  EXPECT_EQ(Marks(), 0u);
+  EXPECT_NE(Compare(), "");
+  ExpectAnotherHeals();
+}
+
+TEST_P(DamageMarks, LetAnotherProcessHealWhatACheckOfStoredBytesFound) {
+  const Cancel cancel;
+  Progress progress;
+  RateLimit no_limit(0);
+  EXPECT_EQ(CheckStored(files_, kFolder, &cancel, &progress, &no_limit)->damages.size(), 1u);
+  ExpectAnotherHeals();
+}
+
+TEST_P(DamageMarks, GoWhenTheRecordIsReadAndIsWhole) {
+  EXPECT_NE(Compare(), "");
+  Flip();
+  Reopen();
+  EXPECT_EQ(Compare(), "");
+  EXPECT_EQ(Marks(), 0u);
+  const uint64_t stored = repository_->info().stored;
+  ASSERT_TRUE(BackUp("b2", {1, 2}).ok());
+  EXPECT_EQ(repository_->info().stored, stored);
+}
+
+TEST_P(DamageMarks, AreNoFailureWhereNothingCanBeWritten) {
+  files_.FailAt(1, Status(reason::kRepositoryFull, "planned"));
+  EXPECT_NE(Compare(), "");
+  EXPECT_TRUE(files_.planned_fault_came());
+  files_.FailAt(0, {});
+  EXPECT_EQ(Marks(), 0u);
 }
 
 TEST_P(SessionTest, ReadsNoChunkThatWasStoredUnderAnotherName) {

@@ -4,6 +4,7 @@
 
 #include "core/endian.h"
 #include "repository/checkpoint_files.h"
+#include "repository/damage_mark.h"
 #include "repository/index_file.h"
 #include "repository/index_format.h"
 #include "repository/key_slot_format.h"
@@ -132,7 +133,10 @@ class Check {
       // Records follow each other without gaps, so that no byte is left out.
       if (entry.offset != at) return Note(path, "a record is not where the one before ends", at, 0);
       const Status whole = CheckWholeRecord(Bytes(*bytes).subspan(at, size), entry);
-      if (!whole.ok()) Note(path, "record " + HexOf(entry.name) + ": " + whole.message(), at, size);
+      if (!whole.ok()) {
+        Note(path, "record " + HexOf(entry.name) + ": " + whole.message(), at, size);
+        SetDamageMark(files_, ParentOf(folder_ + "/" + path), {id, entry.offset});
+      }
       at += size;
     }
     if (at + table->table_size != bytes->size()) {

@@ -31,7 +31,8 @@ struct StoredReport {
 // Looks at the file `repository`, key slots, packs, manifests, checkpoints, lists of collectors,
 // the time, and the index, which is only a cache: damage there costs time. Files that vanish
 // meanwhile are passed over. A file that cannot be read is damage; a folder that cannot be listed
-// fails. Progress: position_bytes of what was checked, block_count of damages.
+// fails. Damaged records are marked as such, for who stores them anew. Progress: position_bytes of
+// what was checked, block_count of damages.
 Result<StoredReport> CheckStored(FileSystem& files, const std::string& folder, const Cancel* cancel,
                                  Progress* progress, RateLimit* rate_limit);
 
