@@ -230,7 +230,11 @@ async function showDisk(
   }
   if (image?.format === 'raw') return { ...common, address: { kind: 'raw', path: image.path } }
   const bitmaps = base ? [{ node, name: viewName(pointId) }] : []
-  const uri = await daemon.exportNbd(node, node, bitmaps)
+  const uri = await daemon.exportNbd(node, node, bitmaps).catch(async (thrown: unknown) => {
+    throw image && thrown instanceof QmpRefusal
+      ? await explainRefusal(image, thrown, signal)
+      : thrown
+  })
   const dataExtents = await readDataExtents(image?.layers ?? [], signal)
   return { ...common, dataExtents, address: { kind: 'nbd', uri } }
 }

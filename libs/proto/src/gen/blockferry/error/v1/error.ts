@@ -94,7 +94,10 @@ export const Reason = {
    * Code: FAILED_PRECONDITION.
    */
   IMAGE_IN_USE: 25,
-  /** IMAGE_CHANGED - The image changed while it was read; nothing was committed. Code: ABORTED. */
+  /**
+   * IMAGE_CHANGED - The image changed while it was read, and nothing was committed; or another image lies where the
+   * one was that a restore is to write over, and nothing was written. Code: ABORTED.
+   */
   IMAGE_CHANGED: 26,
   /** IMAGE_DAMAGED - The image is truncated or its format is inconsistent. Code: DATA_LOSS. */
   IMAGE_DAMAGED: 27,
