@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include <climits>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -65,28 +66,44 @@ Napi::Value StartCreateRepository(const Napi::CallbackInfo& info) {
       InfoObject);
 }
 
-Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
+// How a repository is opened on a thread of its own.
+using Opening = std::function<Result<std::unique_ptr<Repository>>(
+    const std::string& folder, bool read_only, const RepositoryLimits& limits)>;
+
+Napi::Value StartOpening(const Napi::CallbackInfo& info, const Opening& open) {
   const Result<std::string> folder = TextOf(info[0], "folder");
   if (!folder.ok()) return Rejected(info.Env(), folder.status());
   if (!info[1].IsBoolean()) {
     return Rejected(info.Env(), Unfit("readOnly", "it is not a boolean"));
   }
-  const Result<std::optional<Secret>> secret = ReadSecretOrNull(info[2]);
-  if (!secret.ok()) return Rejected(info.Env(), secret.status());
   using SharedRepository = std::shared_ptr<Repository>;
   return StartJob<SharedRepository>(
       info.Env(),
       [folder = *folder, read_only = info[1].As<Napi::Boolean>().Value(),
-       secret = *secret]() -> Result<SharedRepository> {
+       open]() -> Result<SharedRepository> {
         RepositoryLimits limits;
         limits.reserve_size = kReserveSize;
         limits.seal_in_background = true;
-        ASSIGN_OR_RETURN(
-            std::unique_ptr<Repository> repository,
-            Repository::Open(SystemFiles(), folder, read_only, limits, PointerTo(secret)));
+        ASSIGN_OR_RETURN(std::unique_ptr<Repository> repository, open(folder, read_only, limits));
         return SharedRepository(std::move(repository));
       },
       RepositoryObject);
+}
+
+Napi::Value StartOpenRepository(const Napi::CallbackInfo& info) {
+  const Result<std::optional<Secret>> secret = ReadSecretOrNull(info[2]);
+  if (!secret.ok()) return Rejected(info.Env(), secret.status());
+  return StartOpening(info, [secret = *secret](const std::string& folder, bool read_only,
+                                               const RepositoryLimits& limits) {
+    return Repository::Open(SystemFiles(), folder, read_only, limits, PointerTo(secret));
+  });
+}
+
+Napi::Value StartOpenWithoutKey(const Napi::CallbackInfo& info) {
+  return StartOpening(
+      info, [](const std::string& folder, bool read_only, const RepositoryLimits& limits) {
+        return Repository::OpenWithoutKey(SystemFiles(), folder, read_only, limits);
+      });
 }
 
 Napi::Value StartReadIdentity(const Napi::CallbackInfo& info) {
@@ -280,6 +297,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createRepository",
               Napi::Function::New(env, StartCreateRepository, "createRepository"));
   exports.Set("openRepository", Napi::Function::New(env, StartOpenRepository, "openRepository"));
+  exports.Set("openWithoutKey", Napi::Function::New(env, StartOpenWithoutKey, "openWithoutKey"));
   exports.Set("readIdentity", Napi::Function::New(env, StartReadIdentity, "readIdentity"));
   exports.Set("checkStored", Napi::Function::New(env, StartCheckStored, "checkStored"));
   exports.Set("listKeySlots", Napi::Function::New(env, StartListKeySlots, "listKeySlots"));

@@ -56,6 +56,8 @@ Napi::Value GetVmPseudonym(const State& state, const Info& info) {
   if (!open.ok()) return Throw(info.Env(), open);
   const Result<std::string> identity = TextOf(info[0], "identity");
   if (!identity.ok()) return Throw(info.Env(), identity.status());
+  const Status key = state->repository->CheckKey();
+  if (!key.ok()) return Throw(info.Env(), key);
   return Napi::String::New(info.Env(), state->repository->naming().Pseudonym(*identity));
 }
 
@@ -109,7 +111,8 @@ Napi::Value StartListManifests(const State& state, const Info& info) {
   }
   return StartJob<std::vector<ListedManifest>>(
       info.Env(),
-      [repository = state->repository, vm_pseudonym] {
+      [repository = state->repository, vm_pseudonym]() -> Result<std::vector<ListedManifest>> {
+        RETURN_IF_ERROR(repository->CheckKey());
         return repository->ListManifests(vm_pseudonym);
       },
       [](Napi::Env env, const std::vector<ListedManifest>& listed) -> Napi::Value {

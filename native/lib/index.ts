@@ -9,6 +9,7 @@ const native: Native = createRequire(import.meta.url)('../out/blockferry.node')
 export const {
   createRepository,
   openRepository,
+  openWithoutKey,
   readIdentity,
   checkStored,
   listKeySlots,

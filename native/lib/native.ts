@@ -304,6 +304,11 @@ export interface Native {
   createRepository(folder: string, secret: Secret | null): Promise<RepositoryInfo>
   /** Errors: REPOSITORY_…, KEY_MISSING (encrypted, and the secret is null), KEY_WRONG. */
   openRepository(folder: string, readOnly: boolean, secret: Secret | null): Promise<Repository>
+  /**
+   * An encrypted repository whose key is not here: it can be collected, says who it is and which
+   * sessions are open; what needs a key is KEY_MISSING.
+   */
+  openWithoutKey(folder: string, readOnly: boolean): Promise<Repository>
   /** What is in clear of a repository. Errors: REPOSITORY_… */
   readIdentity(folder: string): Promise<{ repository_id: string; encrypted: boolean }>
   /**

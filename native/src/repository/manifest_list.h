@@ -14,7 +14,7 @@ namespace blockferry {
 // trusted is listed with the reason, a listing that fails is an error.
 Status ListManifestFolder(FileSystem& files, const std::string& folder,
                           const std::string& vm_pseudonym, const RepositoryId& repository,
-                          const Naming& naming, const Digest* record_key,
+                          const Naming* naming, const Digest* record_key,
                           std::vector<ListedManifest>* listed);
 
 // The largest sequence of the folder's manifests and of the marks of those that are gone: a name is

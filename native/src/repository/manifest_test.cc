@@ -29,7 +29,7 @@ TEST(Manifest, ComesBackAsItWas) {
   Naming naming(kKey);
   Manifest manifest = SomeManifest();
   Result<Manifest> decoded =
-      DecodeManifest(EncodeManifest(manifest, kId, naming, nullptr), kId, naming, nullptr);
+      DecodeManifest(EncodeManifest(manifest, kId, naming, nullptr), kId, &naming, nullptr);
   ASSERT_TRUE(decoded.ok()) << decoded.status().message();
   EXPECT_EQ(decoded->backup_id, "b-1");
   EXPECT_EQ(decoded->vm_pseudonym, manifest.vm_pseudonym);
@@ -50,20 +50,23 @@ TEST(Manifest, ShowsEveryFlippedBitAndEveryCut) {
   ByteVector bytes = EncodeManifest(SomeManifest(), kId, naming, nullptr);
   for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
     bytes[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
-    EXPECT_TRUE(DecodeManifest(bytes, kId, naming, nullptr).status().Is(reason::kManifestCorrupt))
+    EXPECT_TRUE(DecodeManifest(bytes, kId, &naming, nullptr).status().Is(reason::kManifestCorrupt))
         << bit;
     bytes[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
   }
   for (size_t size = 0; size < bytes.size(); ++size) {
-    EXPECT_FALSE(DecodeManifest(Bytes(bytes).first(size), kId, naming, nullptr).ok()) << size;
+    EXPECT_FALSE(DecodeManifest(Bytes(bytes).first(size), kId, &naming, nullptr).ok()) << size;
   }
-  EXPECT_TRUE(DecodeManifest(bytes, kId, naming, nullptr).ok());
+  EXPECT_TRUE(DecodeManifest(bytes, kId, &naming, nullptr).ok());
 }
 
 TEST(Manifest, OfAnotherRepositoryIsRefused) {
   ByteVector bytes = EncodeManifest(SomeManifest(), kId, Naming(kKey), nullptr);
-  EXPECT_FALSE(DecodeManifest(bytes, RepositoryId{}, Naming(kKey), nullptr).ok());
-  EXPECT_FALSE(DecodeManifest(bytes, kId, Naming(Digest{}), nullptr).ok());
+  const Naming right(kKey);
+  const Naming wrong(Digest{});
+  EXPECT_FALSE(DecodeManifest(bytes, RepositoryId{}, &right, nullptr).ok());
+  EXPECT_FALSE(DecodeManifest(bytes, kId, &wrong, nullptr).ok());
+  EXPECT_TRUE(DecodeManifest(bytes, kId, nullptr, nullptr).ok());
 }
 
 // The code is right, as from somebody who has the key: the fields are bounded all the same.
@@ -85,7 +88,7 @@ TEST(Manifest, SurvivesHostileFieldsUnderARightCode) {
     bytes.insert(bytes.end(), code.begin(), code.end());
     const Digest digest = Blake3Hash(bytes);
     bytes.insert(bytes.end(), digest.begin(), digest.end());
-    Result<Manifest> decoded = DecodeManifest(bytes, kId, naming, nullptr);
+    Result<Manifest> decoded = DecodeManifest(bytes, kId, &naming, nullptr);
     if (!decoded.ok()) continue;
     ++accepted;
     EXPECT_TRUE(CheckManifest(*decoded).ok());

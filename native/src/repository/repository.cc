@@ -59,31 +59,45 @@ Result<std::unique_ptr<Repository>> Repository::Open(FileSystem& files, const st
                                                      const Secret* secret) {
   ASSIGN_OR_RETURN(const RepositoryIdentity identity, ReadIdentity(files, folder));
   RepositoryKeys keys{identity.naming_key, {}};
-  std::optional<Digest> record_key;
   if (identity.is_encrypted) {
     if (secret == nullptr) return KeyMissing(folder);
     ASSIGN_OR_RETURN(keys, UnlockKeys(files, folder, identity.id, *secret));
-    record_key = keys.record_key;
   }
   std::unique_ptr<Repository> repository(
-      new Repository(files, folder, read_only, identity.id, keys.naming_key, record_key, limits));
+      new Repository(files, folder, read_only, identity.id, &keys, identity.is_encrypted, limits));
+  RETURN_IF_ERROR(repository->Refresh());
+  return repository;
+}
+
+Result<std::unique_ptr<Repository>> Repository::OpenWithoutKey(FileSystem& files,
+                                                               const std::string& folder,
+                                                               bool read_only,
+                                                               const RepositoryLimits& limits) {
+  ASSIGN_OR_RETURN(const RepositoryIdentity identity, ReadIdentity(files, folder));
+  std::unique_ptr<Repository> repository(new Repository(files, folder, read_only, identity.id,
+                                                        nullptr, identity.is_encrypted, limits));
   RETURN_IF_ERROR(repository->Refresh());
   return repository;
 }
 
 Repository::Repository(FileSystem& files, std::string folder, bool read_only,
-                       const RepositoryId& id, const Digest& naming_key,
-                       const std::optional<Digest>& record_key, const RepositoryLimits& limits)
+                       const RepositoryId& id, const RepositoryKeys* keys, bool is_encrypted,
+                       const RepositoryLimits& limits)
     : files_(files),
       folder_(std::move(folder)),
       read_only_(read_only),
       id_(id),
-      naming_(naming_key),
-      record_key_(record_key),
+      is_encrypted_(is_encrypted),
       limits_(limits),
       index_(files, folder_, id,
              {limits.index_memory, limits.seal_in_background, read_only, limits.scratch_folder}),
-      pack_files_(files, limits.open_pack_count) {}
+      pack_files_(files, limits.open_pack_count) {
+  if (keys == nullptr) return;
+  naming_.emplace(keys->naming_key);
+  if (is_encrypted) record_key_ = keys->record_key;
+}
+
+Status Repository::CheckKey() const { return naming_ ? Status() : KeyMissing(folder_); }
 
 Repository::~Repository() = default;
 
@@ -105,7 +119,7 @@ RepositoryInfo Repository::info() {
   return {id_,
           kVersion,
           kBlockSize,
-          record_key_.has_value(),
+          is_encrypted_,
           index_.pack_count(),
           index_.stored(),
           index_.chunk_count()};
@@ -152,6 +166,7 @@ Result<uint64_t> Repository::DrawIncarnation() {
 
 Result<std::unique_ptr<Session>> Repository::OpenSession(const SessionOptions& options) {
   RETURN_IF_ERROR(CheckWritable("open a session"));
+  RETURN_IF_ERROR(CheckKey());
   if (!IsPseudonym(options.vm_pseudonym)) {
     return Status(reason::kArgumentInvalid,
                   "open a session: vm_pseudonym is \"" + options.vm_pseudonym +
@@ -198,8 +213,8 @@ Result<std::vector<ListedManifest>> Repository::ListManifests(
     }
   }
   for (const std::string& vm : vms) {
-    RETURN_IF_ERROR(
-        ListManifestFolder(files_, ManifestFolder(vm), vm, id_, naming_, record_key(), &listed));
+    RETURN_IF_ERROR(ListManifestFolder(files_, ManifestFolder(vm), vm, id_,
+                                       naming_ ? &*naming_ : nullptr, record_key(), &listed));
     RETURN_IF_ERROR(SyncManifests(vm));
   }
   return listed;
@@ -344,8 +359,10 @@ Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
                           : ReadWhole(**file, request, plain);
   std::string damage;
   if (read.ok()) {
-    const Digest actual =
-        place.type == RecordType::kMapNode ? naming_.NodeName(*plain) : naming_.ChunkName(*plain);
+    // Without a key the digest of what is stored, which covers the name before it, has to do.
+    const Digest actual = !naming_                             ? name
+                          : place.type == RecordType::kMapNode ? naming_->NodeName(*plain)
+                                                               : naming_->ChunkName(*plain);
     if (actual == name) {
       if (index_.ClearDamaged(place.pack, place.offset) && !read_only_) {
         RemoveDamageMark(files_, PackFolder(id), {id, place.offset});
@@ -419,6 +436,7 @@ Result<size_t> Repository::ReadRecord(const ReadOptions& options, const Digest& 
 
 Status Repository::ReadChunk(const Digest& name, MutableBytes plain, Proof proof,
                              uint64_t* stored_size) {
+  RETURN_IF_ERROR(CheckKey());
   return ToStatus(ReadRecord({kWholeOrPatch, true, proof}, name, plain, stored_size));
 }
 

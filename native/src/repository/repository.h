@@ -77,12 +77,23 @@ class Repository : public ChunkReader {
                                                   bool read_only,
                                                   const RepositoryLimits& limits = {},
                                                   const Secret* secret = nullptr);
+  // An encrypted one without a key. It can be collected, says who it is, and takes all that only
+  // marks files; what needs a key is KEY_MISSING. What is read is proven by the digests that need
+  // no key, so whoever can write into the folder can mislead a collection, as they could delete
+  // files.
+  static Result<std::unique_ptr<Repository>> OpenWithoutKey(FileSystem& files,
+                                                            const std::string& folder,
+                                                            bool read_only,
+                                                            const RepositoryLimits& limits = {});
   // Who the repository in `folder` is, as far as that is in clear.
   static Result<RepositoryIdentity> ReadIdentity(FileSystem& files, const std::string& folder);
   ~Repository() override;
 
   RepositoryInfo info();
-  const Naming& naming() const { return naming_; }
+  // REQUIRES: CheckKey().ok().
+  const Naming& naming() const { return *naming_; }
+  // KEY_MISSING when it was opened without its key.
+  Status CheckKey() const;
   // Null when the repository is not encrypted.
   const Digest* record_key() const { return record_key_ ? &*record_key_ : nullptr; }
   // Packs whose table cannot be read: their chunks count as lacking.
@@ -134,8 +145,7 @@ class Repository : public ChunkReader {
   friend class Expiry;
   friend class PackCopier;
   Repository(FileSystem& files, std::string folder, bool read_only, const RepositoryId& id,
-             const Digest& naming_key, const std::optional<Digest>& record_key,
-             const RepositoryLimits& limits);
+             const RepositoryKeys* keys, bool is_encrypted, const RepositoryLimits& limits);
   struct ReadOptions {
     RecordTypes types;
     bool size_is_exact = true;  // The plain bytes must fill the buffer exactly, or at most.
@@ -178,7 +188,8 @@ class Repository : public ChunkReader {
   std::string folder_;
   bool read_only_;
   RepositoryId id_;
-  Naming naming_;
+  bool is_encrypted_;
+  std::optional<Naming> naming_;  // Absent without a key.
   std::optional<Digest> record_key_;
   RepositoryLimits limits_;
   PackIndex index_;

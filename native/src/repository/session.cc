@@ -20,7 +20,7 @@ Session::Session(Repository* repository, SessionOptions options)
   vm_folder_ = repository_->Path(std::string(kSessionsFolder) + "/" + options_.vm_pseudonym);
   name_ = MakeWriterName(options_.token);
   folder_ = vm_folder_ + "/" + name_;
-  checkpoints_.emplace(repository_->files_, &repository_->naming_, vm_folder_, folder_,
+  checkpoints_.emplace(repository_->files_, &repository_->naming(), vm_folder_, folder_,
                        options_.point_id);
 }
 
@@ -352,7 +352,7 @@ Status Session::WriteManifest(const Manifest& manifest) {
   if (candidate.status().Is(reason::kNotFound)) return Fenced("a newer session took over");
   RETURN_IF_ERROR(candidate);
   RETURN_IF_ERROR((*candidate)
-                      ->Append(EncodeManifest(manifest, repository_->id_, repository_->naming_,
+                      ->Append(EncodeManifest(manifest, repository_->id_, repository_->naming(),
                                               repository_->record_key())));
   RETURN_IF_ERROR((*candidate)->Sync());
   std::string folder = repository_->ManifestFolder(manifest.vm_pseudonym);

@@ -36,8 +36,8 @@ export function catalogHandlers(parts: CatalogParts): Handlers<catalog.CatalogSe
       const repository = await findRepository(store, name)
       const { folder } = repository
       const { repository: live } = await mover.inspectRepository({ folder }, { signal })
-      const { storedBytes, encrypted } = live ?? { storedBytes: 0n, encrypted: false }
-      return { repository: { ...describe(repository), storedBytes, encrypted } }
+      const { storedBytes = 0n, encrypted = false, locked = false } = live ?? {}
+      return { repository: { ...describe(repository), storedBytes, encrypted, locked } }
     },
     updateRepository: async ({ name, maintenance }) => {
       if (!maintenance) throw argumentInvalid('maintenance', '', 'give what to change it to')
@@ -289,6 +289,7 @@ const describe = (repository: StoredRepository): catalog.Repository => ({
   storedBytes: 0n,
   backupCount: repository.backupCount,
   encrypted: false,
+  locked: false,
   maintenance: repository.maintenance,
 })
 

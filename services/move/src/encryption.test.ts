@@ -104,16 +104,20 @@ describe('an encrypted repository', () => {
       move.MoveServiceService,
       address,
     )
-    const closed = await failureOf(other.inspectRepository({ folder }))
-    expect(closed.reason).toBe('KEY_MISSING')
+    const list = () => other.listManifests(move.ListManifestsRequest.create({ folder }))
+    expect((await failureOf(list())).reason).toBe('KEY_MISSING')
+    const seen = { encrypted: true, locked: true }
+    expect((await other.inspectRepository({ folder })).repository).toMatchObject(seen)
     const wrong = await secretFile('wrong', 'wrong horse')
     const refused = await failureOf(other.unlockRepository({ folder, passphraseFile: wrong }))
     expect(refused.reason).toBe('KEY_WRONG')
-    expect((await failureOf(other.inspectRepository({ folder }))).reason).toBe('KEY_MISSING')
+    expect((await failureOf(list())).reason).toBe('KEY_MISSING')
     const passphraseFile = await secretFile('recovery', recoveryKey)
     await other.unlockRepository({ folder, passphraseFile })
     await other.unlockRepository({ folder, passphraseFile })
-    const ids = (await other.listManifests(move.ListManifestsRequest.create({ folder }))).backups
+    const ids = (await list()).backups
+    const { repository } = await other.inspectRepository({ folder })
+    expect(repository).toMatchObject({ encrypted: true, locked: false })
     expect(ids).toHaveLength(2)
     expect(await slots()).toHaveLength(4)
   })

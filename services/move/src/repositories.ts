@@ -110,6 +110,25 @@ export class Repositories implements Disposable {
     }
   }
 
+  /**
+   * The same where no key is needed. Without one the repository is opened for the caller alone, and
+   * rejects with KEY_MISSING what needs it.
+   */
+  async holdEvenLocked(folder: string, access: RepositoryAccess): Promise<HeldRepository> {
+    if (!(await this.isLocked(folder))) return await this.hold(folder, access)
+    const { repository } = await openAs(access, async (readOnly) => ({
+      repository: await this.#native.openWithoutKey(folder, readOnly),
+    }))
+    return { repository, [Symbol.dispose]: () => repository.close() }
+  }
+
+  /** Whether it is encrypted and this mover has no key of it. */
+  async isLocked(folder: string): Promise<boolean> {
+    checkFolder(folder)
+    const { repository_id, encrypted } = await this.#native.readIdentity(folder)
+    return encrypted && (await this.#ownKeys.find(repository_id)) === null
+  }
+
   /** REQUIRES: no session uses a repository any more. */
   [Symbol.dispose](): void {
     for (const opening of this.#opened.values()) {
@@ -146,19 +165,11 @@ export class Repositories implements Disposable {
   async #open(folder: string, access: RepositoryAccess, place: string): Promise<Opened> {
     const { repository_id, encrypted } = await this.#native.readIdentity(folder)
     const secret = encrypted ? await this.#ownKeys.find(repository_id) : null
-    const open = async (readOnly: boolean): Promise<Opened> => {
+    return await openAs(access, async (readOnly): Promise<Opened> => {
       const repository = await this.#native.openRepository(folder, readOnly, secret)
       // Held by who opens it, so that nobody puts it aside before the opener goes on.
       return { repository, readOnly, place, holders: 1 }
-    }
-    try {
-      return await open(false)
-    } catch (thrown) {
-      const reason = asBackupError(thrown)?.reason
-      const unwritable = reason === 'REPOSITORY_READ_ONLY' || reason === 'REPOSITORY_DENIED'
-      if (access === 'read' && unwritable) return await open(true)
-      throw thrown
-    }
+    })
   }
 
   /** Our key first, then its slot: a slot without a key would open for nobody. Errors: KEY_WRONG. */
@@ -207,6 +218,21 @@ export class Repositories implements Disposable {
   #closeWhenUnused(opened: Opened): void {
     if (opened.holders > 0 || !this.#aside.delete(opened)) return
     opened.repository.close()
+  }
+}
+
+/** For writing, or else for reading when that is enough. */
+async function openAs<Opened>(
+  access: RepositoryAccess,
+  open: (readOnly: boolean) => Promise<Opened>,
+): Promise<Opened> {
+  try {
+    return await open(false)
+  } catch (thrown) {
+    const reason = asBackupError(thrown)?.reason
+    const unwritable = reason === 'REPOSITORY_READ_ONLY' || reason === 'REPOSITORY_DENIED'
+    if (access === 'read' && unwritable) return await open(true)
+    throw thrown
   }
 }
 

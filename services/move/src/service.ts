@@ -69,11 +69,12 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       return { repository: describe(folder, info), recoveryKey }
     },
     inspectRepository: async ({ folder }) => {
-      using held = await repositories.hold(folder, 'read')
-      return { repository: describe(folder, held.repository.info()) }
+      using held = await repositories.holdEvenLocked(folder, 'read')
+      const locked = await repositories.isLocked(folder)
+      return { repository: { ...describe(folder, held.repository.info()), locked } }
     },
     advanceTime: async ({ folder, confirmClock }) => {
-      using held = await repositories.hold(folder, 'write')
+      using held = await repositories.holdEvenLocked(folder, 'write')
       const { now_seconds, behind_by_seconds } = await held.repository.advanceTime(confirmClock)
       return {
         repositoryTime: new Date(now_seconds * 1000),
@@ -96,7 +97,7 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       return {}
     },
     drawIncarnation: async ({ folder }) => {
-      using held = await repositories.hold(folder, 'write')
+      using held = await repositories.holdEvenLocked(folder, 'write')
       return { incarnation: BigInt(await held.repository.drawIncarnation()) }
     },
     listManifests: async (request) => {
@@ -147,7 +148,7 @@ export function moveHandlers(parts: MoveParts): Handlers<move.MoveServiceServer>
       const isSame = (session: Session) => session instanceof CollectSession
       const session = await sessions.startOnce(sessionId, isSame, async () => {
         const options = collectOptions(request)
-        const held = await repositories.hold(folder, 'write')
+        const held = await repositories.holdEvenLocked(folder, 'write')
         return new CollectSession(sessionId, folder, options, held, watched, log)
       })
       return { session: session.view() }

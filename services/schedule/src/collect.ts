@@ -1,6 +1,6 @@
 import type { HeldRun } from './held_run.ts'
 import { followSession } from './move_disks.ts'
-import { patiently } from './patience.ts'
+import { hasReason, patiently } from './patience.ts'
 import { drawnIncarnation, type Means } from './run.ts'
 import { State } from './run_row.ts'
 
@@ -28,9 +28,14 @@ async function forgetDropped(run: HeldRun, means: Means, signal: AbortSignal): P
   const { catalog } = means.services
   await run.enter(State.RECORDING)
   const { recordMs, retryPauseMs } = run.limits
-  await patiently(() => catalog.rebuildCatalog({ name: run.row.repository }, { signal }), {
-    silentMs: recordMs,
-    pauseMs: retryPauseMs,
-    signal,
-  })
+  try {
+    await patiently(() => catalog.rebuildCatalog({ name: run.row.repository }, { signal }), {
+      silentMs: recordMs,
+      pauseMs: retryPauseMs,
+      signal,
+    })
+  } catch (thrown) {
+    // Collected without a key: the catalog cannot look until it is unlocked and rebuilt.
+    if (!hasReason(thrown, 'KEY_MISSING')) throw thrown
+  }
 }

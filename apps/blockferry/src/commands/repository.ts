@@ -357,14 +357,16 @@ function print(context: Context, repository: catalog.Repository, recoveryKey: st
     ['backups', String(repository.backupCount)],
     ['stored', formatBytes(repository.storedBytes)],
     ['since', timeText(repository.createTime)],
-    ['encrypted', repository.encrypted ? 'yes' : 'no'],
+    ['encrypted', repository.locked ? lockedText : repository.encrypted ? 'yes' : 'no'],
     ...maintenanceFields(repository.maintenance),
     ...recoveryFields(recoveryKey),
   ])
 }
 
+const lockedText = 'yes, and no key of it is here: see `blockferry repository unlock`'
+
 /** Whether one is encrypted is only known of one that is looked at. */
-const listedJson = ({ encrypted: _, ...repository }: catalog.Repository): unknown =>
+const listedJson = ({ encrypted: _, locked: __, ...repository }: catalog.Repository): unknown =>
   plainJson(repository)
 
 const keyColumns: Column<keySlot.KeySlot>[] = [

@@ -54,7 +54,11 @@ export interface Repository {
   /** Whether it takes a secret to read it; filled by CreateRepository and GetRepository. */
   encrypted: boolean;
   /** What is done to it by itself. */
-  maintenance?: Maintenance | undefined;
+  maintenance?:
+    | Maintenance
+    | undefined;
+  /** It is encrypted and the mover has no key of it: see UnlockRepository; filled by GetRepository. */
+  locked: boolean;
 }
 
 /**
@@ -469,6 +473,7 @@ function createBaseRepository(): Repository {
     backupCount: 0n,
     encrypted: false,
     maintenance: undefined,
+    locked: false,
   };
 }
 
@@ -509,6 +514,9 @@ export const Repository: MessageFns<Repository> = {
     }
     if (message.maintenance !== undefined) {
       Maintenance.encode(message.maintenance, writer.uint32(74).fork()).join();
+    }
+    if (message.locked !== false) {
+      writer.uint32(80).bool(message.locked);
     }
     return writer;
   },
@@ -598,6 +606,14 @@ export const Repository: MessageFns<Repository> = {
             message.maintenance = Maintenance.decode(reader, reader.uint32());
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.locked = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -637,6 +653,7 @@ export const Repository: MessageFns<Repository> = {
         : 0n,
       encrypted: isSet(object.encrypted) ? globalThis.Boolean(object.encrypted) : false,
       maintenance: isSet(object.maintenance) ? Maintenance.fromJSON(object.maintenance) : undefined,
+      locked: isSet(object.locked) ? globalThis.Boolean(object.locked) : false,
     };
   },
 
@@ -669,6 +686,9 @@ export const Repository: MessageFns<Repository> = {
     if (message.maintenance !== undefined) {
       obj.maintenance = Maintenance.toJSON(message.maintenance);
     }
+    if (message.locked !== false) {
+      obj.locked = message.locked;
+    }
     return obj;
   },
 
@@ -694,6 +714,7 @@ export const Repository: MessageFns<Repository> = {
     message.maintenance = (object.maintenance !== undefined && object.maintenance !== null)
       ? Maintenance.fromPartial(object.maintenance)
       : undefined;
+    message.locked = object.locked ?? false;
     return message;
   },
 };

@@ -464,6 +464,11 @@ export interface RepositoryInfo {
   chunkCount: bigint;
   /** Whether it takes a secret to read it. */
   encrypted: boolean;
+  /**
+   * It is encrypted and this mover has no key of it: it can be collected, and its stored bytes
+   * verified, but neither read nor written. Filled by InspectRepository.
+   */
+  locked: boolean;
 }
 
 /** Request of CreateRepository. */
@@ -2539,6 +2544,7 @@ function createBaseRepositoryInfo(): RepositoryInfo {
     packCount: 0n,
     chunkCount: 0n,
     encrypted: false,
+    locked: false,
   };
 }
 
@@ -2576,6 +2582,9 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
     }
     if (message.encrypted !== false) {
       writer.uint32(64).bool(message.encrypted);
+    }
+    if (message.locked !== false) {
+      writer.uint32(72).bool(message.locked);
     }
     return writer;
   },
@@ -2657,6 +2666,14 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
             message.encrypted = reader.bool();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.locked = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2703,6 +2720,7 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
         ? BigInt(object.chunk_count)
         : 0n,
       encrypted: isSet(object.encrypted) ? globalThis.Boolean(object.encrypted) : false,
+      locked: isSet(object.locked) ? globalThis.Boolean(object.locked) : false,
     };
   },
 
@@ -2732,6 +2750,9 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
     if (message.encrypted !== false) {
       obj.encrypted = message.encrypted;
     }
+    if (message.locked !== false) {
+      obj.locked = message.locked;
+    }
     return obj;
   },
 
@@ -2752,6 +2773,7 @@ export const RepositoryInfo: MessageFns<RepositoryInfo> = {
       ? BigInt(object.chunkCount)
       : 0n;
     message.encrypted = object.encrypted ?? false;
+    message.locked = object.locked ?? false;
     return message;
   },
 };
@@ -7164,8 +7186,8 @@ export const MoveServiceService = {
     responseDeserialize: (value: Buffer): StartVerifyResponse => StartVerifyResponse.decode(value),
   },
   /**
-   * Gives back the space of what no backup of a repository needs. Errors: RUN_FENCED,
-   * COLLECTION_BLOCKED.
+   * Gives back the space of what no backup of a repository needs; needs no key of an encrypted one.
+   * Errors: RUN_FENCED, COLLECTION_BLOCKED.
    */
   startCollect: {
     path: "/blockferry.move.v1.MoveService/StartCollect" as const,
@@ -7303,8 +7325,8 @@ export interface MoveServiceServer extends UntypedServiceImplementation {
   /** Starts to read, decode and prove every chunk of a backup. Idempotent by session name. */
   startVerify: handleUnaryCall<StartVerifyRequest, StartVerifyResponse>;
   /**
-   * Gives back the space of what no backup of a repository needs. Errors: RUN_FENCED,
-   * COLLECTION_BLOCKED.
+   * Gives back the space of what no backup of a repository needs; needs no key of an encrypted one.
+   * Errors: RUN_FENCED, COLLECTION_BLOCKED.
    */
   startCollect: handleUnaryCall<StartCollectRequest, StartCollectResponse>;
   /**
@@ -7553,8 +7575,8 @@ export interface MoveServiceClient extends Client {
     callback: (error: ServiceError | null, response: StartVerifyResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Gives back the space of what no backup of a repository needs. Errors: RUN_FENCED,
-   * COLLECTION_BLOCKED.
+   * Gives back the space of what no backup of a repository needs; needs no key of an encrypted one.
+   * Errors: RUN_FENCED, COLLECTION_BLOCKED.
    */
   startCollect(
     request: StartCollectRequest,
