@@ -430,7 +430,7 @@ describe('what is set up', () => {
         undoDuration: durationFromMs(1),
       },
     })
-    answers.getRepository = () => ({ repository: before })
+    answers.listRepositories = () => ({ repositories: [before], nextPageToken: '' })
     answers.updateRepository = (request) => ({
       repository: { ...before, ...(request as catalog.UpdateRepositoryRequest) },
     })
