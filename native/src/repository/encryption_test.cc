@@ -331,6 +331,7 @@ TEST_F(EncryptionTest, IsCollectedWithoutAKey) {
   EXPECT_TRUE(
       keyless->ReadChunk(repository_->naming().ChunkName(text_), plain, Proof::kPlain, nullptr)
           .Is(reason::kKeyMissing));
+  EXPECT_TRUE(keyless->CheckKey().Is(reason::kKeyMissing));
   CollectOptions options;
   options.token = {1, 4};
   options.undo_window = 0;

@@ -170,7 +170,7 @@ Result<Manifest> DecodeManifest(Bytes bytes, const RepositoryId& repository, con
   RETURN_IF_ERROR(CheckManifestDigest(bytes));
   bytes = bytes.first(bytes.size() - kDigestSize);
   const Bytes authenticated = bytes.first(bytes.size() - kCodeSize);
-  // The code comes first: nothing below ever sees bytes that this repository did not write.
+  // The code comes first: with a key nothing below sees bytes that this repository did not write.
   if (naming != nullptr && !Equal(naming->ManifestCode(authenticated), bytes.last(kCodeSize))) {
     return Corrupt("its authentication code is wrong");
   }

@@ -74,8 +74,9 @@ Result<std::unique_ptr<Repository>> Repository::OpenWithoutKey(FileSystem& files
                                                                bool read_only,
                                                                const RepositoryLimits& limits) {
   ASSIGN_OR_RETURN(const RepositoryIdentity identity, ReadIdentity(files, folder));
-  std::unique_ptr<Repository> repository(new Repository(files, folder, read_only, identity.id,
-                                                        nullptr, identity.is_encrypted, limits));
+  if (!identity.is_encrypted) return Open(files, folder, read_only, limits);
+  std::unique_ptr<Repository> repository(
+      new Repository(files, folder, read_only, identity.id, nullptr, true, limits));
   RETURN_IF_ERROR(repository->Refresh());
   return repository;
 }
@@ -364,7 +365,9 @@ Status Repository::ReadPlace(const ReadOptions& options, const Digest& name,
                           : place.type == RecordType::kMapNode ? naming_->NodeName(*plain)
                                                                : naming_->ChunkName(*plain);
     if (actual == name) {
-      if (index_.ClearDamaged(place.pack, place.offset) && !read_only_) {
+      // Only a full proof takes a mark back: the name and every stored byte.
+      const bool is_proven = naming_ && options.proof == Proof::kPlainAndStored;
+      if (is_proven && index_.ClearDamaged(place.pack, place.offset) && !read_only_) {
         RemoveDamageMark(files_, PackFolder(id), {id, place.offset});
       }
       return {};

@@ -77,10 +77,10 @@ class Repository : public ChunkReader {
                                                   bool read_only,
                                                   const RepositoryLimits& limits = {},
                                                   const Secret* secret = nullptr);
-  // An encrypted one without a key. It can be collected, says who it is, and takes all that only
-  // marks files; what needs a key is KEY_MISSING. What is read is proven by the digests that need
-  // no key, so whoever can write into the folder can mislead a collection, as they could delete
-  // files.
+  // An encrypted one without a key; another as ever. It can be collected, says who it is, and takes
+  // all that only marks files; what needs a key is KEY_MISSING. What is read is proven by the
+  // digests that need no key, so whoever can write into the folder can mislead a collection, as
+  // they could delete files.
   static Result<std::unique_ptr<Repository>> OpenWithoutKey(FileSystem& files,
                                                             const std::string& folder,
                                                             bool read_only,

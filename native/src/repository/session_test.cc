@@ -298,6 +298,18 @@ TEST_P(DamageMarks, GoWhenTheRecordIsReadAndIsWhole) {
   EXPECT_EQ(repository_->info().stored, stored);
 }
 
+TEST_P(DamageMarks, StayWhenOnlyThePlainBytesWereCompared) {
+  EXPECT_NE(Compare(), "");
+  Flip();
+  Reopen();
+  MapReader reader(repository_.get(), manifest_.disks[0].root, BlockCountOf(kSize));
+  for (const auto& [index, seed] : disk_) {
+    ByteVector plain(BlockSizeAt(kSize, index));
+    EXPECT_TRUE(repository_->ReadChunk(**reader.Find(index), plain, Proof::kPlain, nullptr).ok());
+  }
+  EXPECT_EQ(Marks(), 1u);
+}
+
 TEST_P(DamageMarks, AreNoFailureWhereNothingCanBeWritten) {
   files_.FailAt(1, Status(reason::kRepositoryFull, "planned"));
   EXPECT_NE(Compare(), "");

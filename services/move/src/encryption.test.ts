@@ -1,5 +1,6 @@
 import { chmod, cp, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { sleep } from '@blockferry/core'
 import type { BackupError } from '@blockferry/errors'
 import { keySlot, move } from '@blockferry/proto'
 import { connect, type RpcClient } from '@blockferry/rpc'
@@ -42,6 +43,23 @@ async function restored(backup: string, name: string): Promise<boolean> {
   const session = await stand.restore(backup, [disk], { folder })
   expect(session.errorMessage).toBe('')
   return await isIdentical(image, path)
+}
+
+/** With the next token that the repository gives. */
+async function collect(calls: RpcClient<move.MoveServiceServer>): Promise<void> {
+  const { incarnation } = await calls.drawIncarnation({ folder })
+  const request = { sessionId: `collect-${incarnation}`, token: { incarnation, number: 1n } }
+  const started = await calls.startCollect(
+    move.StartCollectRequest.fromPartial({ folder, ...request }),
+  )
+  let session = started.session
+  while (session && session.state !== move.Session_State.DONE) {
+    expect(session.errorMessage).toBe('')
+    await sleep(20)
+    session = (await calls.getSession({ name: session.name })).session
+  }
+  expect(session?.collectReport).toMatchObject({ droppedBackups: [], dryRun: false })
+  expect(session?.collectReport?.liveBytes).toBeGreaterThan(0n)
 }
 
 const failureOf = (call: Promise<unknown>): Promise<BackupError> =>
@@ -108,6 +126,7 @@ describe('an encrypted repository', () => {
     expect((await failureOf(list())).reason).toBe('KEY_MISSING')
     const seen = { encrypted: true, locked: true }
     expect((await other.inspectRepository({ folder })).repository).toMatchObject(seen)
+    await collect(other)
     const wrong = await secretFile('wrong', 'wrong horse')
     const refused = await failureOf(other.unlockRepository({ folder, passphraseFile: wrong }))
     expect(refused.reason).toBe('KEY_WRONG')

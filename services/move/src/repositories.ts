@@ -116,9 +116,9 @@ export class Repositories implements Disposable {
    */
   async holdEvenLocked(folder: string, access: RepositoryAccess): Promise<HeldRepository> {
     if (!(await this.isLocked(folder))) return await this.hold(folder, access)
-    const { repository } = await openAs(access, async (readOnly) => ({
-      repository: await this.#native.openWithoutKey(folder, readOnly),
-    }))
+    const repository = await openAs(access, (readOnly) =>
+      this.#native.openWithoutKey(folder, readOnly),
+    )
     return { repository, [Symbol.dispose]: () => repository.close() }
   }
 

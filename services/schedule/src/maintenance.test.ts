@@ -124,6 +124,19 @@ describe('maintenance', () => {
     await site.pool.query('TRUNCATE schedule.runs')
   })
 
+  it('collects what the catalog cannot look at for want of a key', async () => {
+    site.world.interfere = (moment, method) => {
+      if (moment === 'before' && method === 'rebuildCatalog') {
+        throw new BackupError('KEY_MISSING', 'open repository /repository: it is encrypted')
+      }
+    }
+    const request = { repository: 'repositories/nightly', undoDuration: undefined, requestId: '' }
+    const { run } = await client.startCollect({ ...request, bytesPerSecond: 0n, dryRun: false })
+    expect((await ended(client, run)).state).toBe(State.SUCCEEDED)
+    site.world.interfere = () => {}
+    await site.pool.query('TRUNCATE schedule.runs')
+  })
+
   it('queues each once, however many services look', async () => {
     await using other = await site.schedule('other')
     maintain({ collectRepeatDuration: durationFromMs(24 * hour) }, new Date(0))
