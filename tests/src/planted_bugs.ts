@@ -78,7 +78,7 @@ export const plantedBugs: PlantedBug[] = [
   },
   {
     what: 'what is read is not compared with its name',
-    file: 'repository/repository.cc',
+    file: 'repository/repository_read.cc',
     right: 'if (actual == name) {',
     wrong: 'if (actual == name || read.ok()) {',
     model: 'damage',
